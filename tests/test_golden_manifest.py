@@ -1,4 +1,5 @@
 """The manifest holds every golden file to its hash, and no golden file is without producer, version and tolerance."""
+
 from __future__ import annotations
 
 import hashlib
@@ -64,7 +65,10 @@ def test_a_file_without_facts_is_refused(tmp_path: Path) -> None:
     [
         ({"a.bin": {"tolerance": "exact"}}, "missing .'seed'"),
         ({"a.bin": {"seed": 1, "tolerance": "exact", "colour": 1}}, "unknown .'colour'"),
-        ({"a.bin": {"seed": 1, "tolerance": "exact"}, "*": {"seed": 1, "tolerance": "exact"}}, "two patterns"),
+        (
+            {"a.bin": {"seed": 1, "tolerance": "exact"}, "*": {"seed": 1, "tolerance": "exact"}},
+            "two patterns",
+        ),
         ({"c.bin": {"seed": 1, "tolerance": "exact"}}, "matches no file"),
     ],
 )

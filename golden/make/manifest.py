@@ -12,6 +12,7 @@ Keys of "files" are globs relative to the folder ("**" crosses folders). An entr
 version, and may carry further facts ("note", "measured": numbers); seed is null where nothing is drawn. Every data
 file must match exactly one glob.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -46,7 +47,9 @@ def _entries(facts_path: Path, golden: Path) -> dict[str, dict[str, Any]]:
         missing = [key for key in REQUIRED if key not in merged]
         unknown = sorted(set(merged) - set(REQUIRED) - set(_OPTIONAL))
         if missing or unknown:
-            raise ValueError(f"{facts_path.relative_to(golden)}: {pattern}: missing {missing}, unknown {unknown}")
+            raise ValueError(
+                f"{facts_path.relative_to(golden)}: {pattern}: missing {missing}, unknown {unknown}"
+            )
         matches = [p for p in facts_path.parent.glob(pattern) if p.is_file()]
         if not matches:
             raise ValueError(f"{facts_path.relative_to(golden)}: {pattern} matches no file")
@@ -85,7 +88,10 @@ def main() -> int:
         return 0
     if target.read_text(encoding="utf-8") == text:
         return 0
-    print(f"{target}: not what the facts.json files and the data say; run golden/make/manifest.py", file=sys.stderr)
+    print(
+        f"{target}: not what the facts.json files and the data say; run golden/make/manifest.py",
+        file=sys.stderr,
+    )
     return 1
 
 

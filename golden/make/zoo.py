@@ -11,6 +11,7 @@ list of {key, name, op, ne} in order of computation, ne being ggml's dimension o
 name (a projection, its bias, its rotation): the last keeps the name, earlier ones are `name#0`, `name#1`, ...
 kq-N and kq_soft_max-N are cut to the 16 cache cells in use.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -51,8 +52,11 @@ def keyed(nodes: list[Node]) -> tuple[dict[str, npt.NDArray[Any]], list[dict[str
         left[node.name] -= 1
         key = f"{node.name}#{seen[node.name]}" if left[node.name] else node.name
         seen[node.name] += 1
-        array = node.array[..., :N_NODES] if node.name.startswith("kq") and node.ne[0] > N_NODES and \
-            not node.name.startswith("kqv") else node.array
+        array = (
+            node.array[..., :N_NODES]
+            if node.name.startswith("kq") and node.ne[0] > N_NODES and not node.name.startswith("kqv")
+            else node.array
+        )
         arrays[key] = array
         index.append({"key": key, "name": node.name, "op": node.op, "ne": list(node.ne)})
     return arrays, index
@@ -89,26 +93,37 @@ def main() -> None:
             with LlamaCpp(path, capture=True) as model:
                 arrays, index = keyed(model.intermediates(ids[:N_NODES], wanted))
             np.savez_compressed(
-                args.out / "nodes" / f"{model_name}.npz", tokens=np.array(ids[:N_NODES], np.int32),
-                index=np.array(json.dumps(index)), **arrays,
+                args.out / "nodes" / f"{model_name}.npz",
+                tokens=np.array(ids[:N_NODES], np.int32),
+                index=np.array(json.dumps(index)),
+                **arrays,
             )
             files[f"specs/{model_name}.json"] = {"seed": spec["seed"], "tolerance": "exact"}
-            files[f"logits/{model_name}.npz"] = {"seed": spec["token_seed"], "tolerance": TOLERANCE,
-                                                 "measured": measured}
+            files[f"logits/{model_name}.npz"] = {
+                "seed": spec["token_seed"],
+                "tolerance": TOLERANCE,
+                "measured": measured,
+            }
             files[f"nodes/{model_name}.npz"] = {"seed": spec["token_seed"], "tolerance": TOLERANCE}
         for model_name, (shows, spec) in zoo_variants.VARIANTS.items():
             zoo_gguf.build(spec, path)
             ids = np.random.RandomState(args.seed).randint(0, zoo_variants.VOCAB, N_VARIANT).tolist()
             logits, measured = run(path, ids)
-            (args.out / "specs" / f"{model_name}.json").write_text(json.dumps({"shows": shows, **spec}) + "\n")
-            np.savez_compressed(args.out / "logits" / f"{model_name}.npz", tokens=np.array(ids, np.int32),
-                                logits=logits)
+            (args.out / "specs" / f"{model_name}.json").write_text(
+                json.dumps({"shows": shows, **spec}) + "\n"
+            )
+            np.savez_compressed(
+                args.out / "logits" / f"{model_name}.npz", tokens=np.array(ids, np.int32), logits=logits
+            )
             print(f"{model_name:26} own spread {measured['own_spread_nmse']:.1e}")
             files[f"specs/{model_name}.json"] = {"seed": spec["seed"], "tolerance": "exact", "note": shows}
-            files[f"logits/{model_name}.npz"] = {"seed": args.seed, "tolerance": TOLERANCE, "measured": measured,
-                                                 "note": shows}
-    facts = {"made_by": "golden/make/zoo.py", "producer": name,
-             "version": version, "files": files}
+            files[f"logits/{model_name}.npz"] = {
+                "seed": args.seed,
+                "tolerance": TOLERANCE,
+                "measured": measured,
+                "note": shows,
+            }
+    facts = {"made_by": "golden/make/zoo.py", "producer": name, "version": version, "files": files}
     (args.out / "facts.json").write_text(json.dumps(facts, indent=1) + "\n")
 
 

@@ -12,6 +12,7 @@ Weights: numpy.random.RandomState(crc32(f"{seed}:{tensor name}")), whose stream 
 
     python golden/make/zoo_gguf.py SPEC.json OUT.gguf
 """
+
 from __future__ import annotations
 
 import argparse
@@ -27,9 +28,7 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 
-_PEAKED = re.compile(
-    r"attn_(q|k|qkv|q_a|q_b|kv_a_mqa|k_b|kv_b|output|out)\.weight|ffn_gate_inp\.weight"
-)
+_PEAKED = re.compile(r"attn_(q|k|qkv|q_a|q_b|kv_a_mqa|k_b|kv_b|output|out)\.weight|ffn_gate_inp\.weight")
 _DTYPES = {"F32": np.float32, "F16": np.float16}
 
 
