@@ -1,0 +1,199 @@
+"""From a prompt to a stream of events: prefill, then sample, show and forward one token at a time.
+
+    text = "".join(event.text for event in generate(model, prompt_ids, max_tokens=32))
+"""
+
+from collections.abc import Collection, Generator, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Literal, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ref_engine.errors import ContextFull, RefEngineError
+from ref_engine.sample import Sampler, SamplingParams, TokenLogprob, VocabInfo, dry_breakers
+from ref_engine.stop import StopMatcher
+
+FinishReason = Literal["stop", "stop_sequence", "length", "context"]
+
+
+class StreamDecoder(Protocol):
+    """Token ids in, text out; holds back a character that is not complete."""
+
+    def push(self, token: int, /) -> str: ...
+    def flush(self) -> str: ...
+
+
+class Vocab(Protocol):
+    @property
+    def eog_ids(self) -> Collection[int]: ...
+
+
+class Tokenizer(Protocol):
+    @property
+    def n_vocab(self) -> int: ...
+    @property
+    def vocab(self) -> Vocab: ...
+    def encode(self, text: str, /, add_special: bool = True, parse_special: bool = True) -> Sequence[int]: ...
+    def token_bytes(self, token: int, /) -> bytes: ...
+    def stream(self, special: bool = False) -> StreamDecoder: ...
+
+
+class Cache(Protocol):
+    """What a model remembers of the tokens it has seen: n_past of them, n_ctx at most."""
+
+    @property
+    def n_past(self) -> int: ...
+    @property
+    def n_ctx(self) -> int: ...
+    def truncate(self, n: int, /) -> None: ...
+
+
+C = TypeVar("C", bound=Cache)
+
+
+class Model(Protocol[C]):
+    """All that generation needs of a model."""
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+    def new_cache(self) -> C: ...
+    def last_logits(self, ids: Sequence[int], cache: C, /) -> npt.NDArray[np.float32]: ...
+
+
+@dataclass(frozen=True)
+class Event:
+    """One generated token. The texts of all events, joined, are the answer.
+
+    `text` may be empty while a character or a possible stop string is incomplete, and then comes with a
+    later event. `finish_reason` is None but for the last event: "stop" (end-of-generation token, whose own
+    text is not shown), "stop_sequence" (named in `stop_sequence` and not shown), "length" (max_tokens) or
+    "context" (no room left). `token` and `logprob` are None only in the one event of max_tokens=0.
+    """
+
+    text: str
+    token: int | None
+    logprob: float | None = None
+    top_logprobs: tuple[TokenLogprob, ...] = ()
+    finish_reason: FinishReason | None = None
+    stop_sequence: str | None = None
+
+
+def new_sampler(tokenizer: Tokenizer, params: SamplingParams, logprobs: int = 0) -> Sampler:
+    """A sampler for this vocabulary. With DRY on it reads the vocabulary once, to find sequence breakers."""
+    breakers = {}
+    if params.dry_multiplier > 0 and "dry" in params.samplers and not params.mirostat:
+        pieces = [tokenizer.token_bytes(token) for token in range(tokenizer.n_vocab)]
+        breakers = dry_breakers(
+            params.dry_sequence_breakers,
+            pieces,
+            lambda text: tokenizer.encode(text, add_special=False, parse_special=False),
+        )
+    vocab = VocabInfo(tokenizer.n_vocab, frozenset(tokenizer.vocab.eog_ids), breakers)
+    return Sampler(params, vocab, logprobs=logprobs)
+
+
+def generate(
+    model: Model[C],
+    prompt_ids: Sequence[int],
+    *,
+    params: SamplingParams | None = None,
+    max_tokens: int | None = None,
+    stop: str | Sequence[str] = (),
+    ignore_eos: bool = False,
+    logprobs: int = 0,
+    cache: C | None = None,
+    sampler: Sampler | None = None,
+    special: bool = False,
+) -> Generator[Event, None, None]:
+    """Append prompt_ids to the cache, then generate: one event per token, the last with a finish_reason.
+
+    params         how to sample; None means the defaults of SamplingParams
+    max_tokens     None: until the context is full. 0: only the prefill, and one event without a token
+    stop           strings that end the text, see StopMatcher
+    ignore_eos     never choose an end-of-generation token
+    logprobs       how many alternatives each event names
+    cache          from model.new_cache(), and what it holds stays in front; None: a new one
+    sampler        instead of params, ignore_eos and logprobs: one from `new_sampler`, to know its seed, or
+                   to let it `accept` first the tokens that the cache already holds
+    special        show control tokens
+
+    The arguments are checked here, before anything is computed; the work is done as events are taken.
+    Whenever the caller holds an event, stops early or interrupts, cache.n_past is the number of tokens
+    forwarded: the prompt and all generated tokens but the latest, which no one has needed the logits of yet.
+    Raises ContextFull for a prompt that does not fit, RefEngineError for any other argument out of range.
+    """
+    tokenizer = model.tokenizer
+    if sampler is None:
+        params = params or SamplingParams()
+        params = replace(params, ignore_eos=params.ignore_eos or ignore_eos)
+        sampler = new_sampler(tokenizer, params, logprobs)
+    elif params is not None or ignore_eos or logprobs:
+        raise RefEngineError("give either a sampler or params, ignore_eos and logprobs, not both")
+    if max_tokens is not None and (type(max_tokens) is not int or max_tokens < 0):
+        raise RefEngineError(f"max_tokens must be an integer from 0, or None, not {max_tokens!r}")
+    matcher = StopMatcher(stop)
+    ids = _checked_prompt(prompt_ids, tokenizer.n_vocab)
+    cache = model.new_cache() if cache is None else cache
+    if cache.n_past + len(ids) > cache.n_ctx:
+        raise ContextFull(
+            f"the prompt of {len(ids)} tokens does not fit: {cache.n_past} of {cache.n_ctx} are used already"
+        )
+    return _events(model, ids, cache, sampler, matcher, tokenizer.stream(special=special), max_tokens)
+
+
+def _events(
+    model: Model[C],
+    prompt_ids: list[int],
+    cache: C,
+    sampler: Sampler,
+    matcher: StopMatcher,
+    decoder: StreamDecoder,
+    max_tokens: int | None,
+) -> Generator[Event, None, None]:
+    sampler.accept(prompt_ids)
+    logits = _forward(model, prompt_ids, cache)
+    if max_tokens == 0:
+        yield Event("", None, finish_reason="length")
+        return
+    for n_generated in count(1):
+        choice = sampler.sample(logits)
+        ended = choice.token in sampler.vocab.eog_ids
+        text = "" if ended else matcher.push(decoder.push(choice.token))
+        reason: FinishReason | None = None
+        if ended:
+            reason = "stop"
+        elif n_generated == max_tokens:
+            reason = "length"
+        elif cache.n_past >= cache.n_ctx:
+            reason = "context"
+        if reason:
+            text += matcher.push(decoder.flush()) + matcher.flush()
+        if matcher.found is not None:
+            reason = "stop_sequence"
+        yield Event(text, choice.token, choice.logprob, choice.top_logprobs, reason, matcher.found)
+        if reason:
+            return
+        logits = _forward(model, [choice.token], cache)
+
+
+def _forward(model: Model[C], ids: list[int], cache: C) -> npt.NDArray[np.float32]:
+    """Logits (V,) after the last of ids; where it is interrupted the cache is put back to what it held."""
+    n_past = cache.n_past
+    try:
+        return model.last_logits(ids, cache)
+    except BaseException:
+        if cache.n_past != n_past:
+            cache.truncate(n_past)
+        raise
+
+
+def _checked_prompt(prompt_ids: Sequence[int], n_vocab: int) -> list[int]:
+    ids = [int(token) for token in prompt_ids]
+    if not ids:
+        raise RefEngineError("the prompt is empty: generation needs a token, such as BOS, to start from")
+    for token in ids:
+        if not 0 <= token < n_vocab:
+            raise RefEngineError(f"prompt token {token} is outside the vocabulary of {n_vocab}")
+    return ids
