@@ -35,7 +35,7 @@ _RANGE = {
 _SCALAR_INTS = (GGUFValueType.UINT32, GGUFValueType.INT32, GGUFValueType.UINT64, GGUFValueType.INT64)
 _ARRAY_INTS = (GGUFValueType.INT32, GGUFValueType.UINT32, GGUFValueType.INT64, GGUFValueType.UINT64)
 _DTYPE: dict[np.dtype[Any], GGUFValueType] = {
-    np.dtype("<" + STRUCT_CODE[kind]): kind: kind for kind in STRUCT_CODE if kind is not GGUFValueType.BOOL
+    np.dtype("<" + STRUCT_CODE[kind]): kind for kind in STRUCT_CODE if kind is not GGUFValueType.BOOL
 }
 _DTYPE[np.dtype(np.bool_)] = GGUFValueType.BOOL
 
