@@ -1,0 +1,29 @@
+"""ref-engine: a GGUF inference engine whose every step can be read, run and checked.
+
+    import ref_engine
+    m = ref_engine.load("model.gguf")
+    print("".join(e.text for e in m.generate("Once upon a time", max_tokens=32, temperature=0)))
+"""
+
+from .errors import ContextFull, GGUFError, ModelError, RefEngineError, StoreError, TemplateError, TokenizerError
+from .model import Model, load
+from .text.tokenizer import Tokenizer, load_tokenizer
+from .trace import Trace, trace
+from .version import __version__
+
+__all__ = [
+    "ContextFull",
+    "GGUFError",
+    "Model",
+    "ModelError",
+    "RefEngineError",
+    "StoreError",
+    "TemplateError",
+    "Tokenizer",
+    "TokenizerError",
+    "Trace",
+    "__version__",
+    "load",
+    "load_tokenizer",
+    "trace",
+]

@@ -1,0 +1,29 @@
+"""Architecture families: metadata in, ModelSpec out. The names of families live in this folder and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+
+from ..errors import ModelError
+from ..spec import ModelSpec
+from . import gemma3, llama
+from .keys import Keys
+
+FAMILIES: dict[str, Callable[[Keys], ModelSpec]] = {
+    "llama": llama.spec,
+    "gemma3": gemma3.spec,
+}
+
+
+def read_spec(metadata: Mapping[str, object], tensors: Collection[str], n_ctx: int | None = None) -> ModelSpec:
+    """The ModelSpec that a file's metadata describe.
+
+    tensors: the names in the file (some features show only there); n_ctx: context length to run at, None for the
+    family's default. Raises ModelError, naming the key, for an unknown architecture or a missing or impossible value.
+    """
+    arch = metadata.get("general.architecture")
+    if not isinstance(arch, str):
+        raise ModelError("general.architecture is missing: this file does not describe a model")
+    if arch not in FAMILIES:
+        raise ModelError(f"architecture {arch!r} is not supported (supported: {', '.join(sorted(FAMILIES))})")
+    return FAMILIES[arch](Keys(metadata, arch, tensors, n_ctx))

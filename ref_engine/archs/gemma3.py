@@ -1,0 +1,55 @@
+"""Gemma 3: norms before and after both halves, windows of 512 to 1024 in most layers, scaled embeddings.
+
+llama.cpp: src/models/gemma3.cpp. The 27B model (62 layers) scales its scores by D / H instead of the head width.
+"""
+
+from __future__ import annotations
+
+import math
+
+from ..reference.attention import default_scale
+from ..spec import AttentionSpec, FfnSpec, LayerSpec, ModelSpec
+from .keys import Keys
+
+_LAYERS_OF_27B = 62
+_WINDOW_PERIOD = 6
+
+
+def spec(keys: Keys) -> ModelSpec:
+    widths = keys.per_layer("feed_forward_length")
+    windows = keys.windows(_WINDOW_PERIOD)
+    return ModelSpec(
+        arch=keys.arch,
+        d_model=keys.d_model,
+        n_vocab=keys.n_vocab,
+        n_ctx_train=keys.n_ctx_train,
+        n_ctx=keys.context(),
+        norm_eps=keys.float("attention.layer_norm_rms_epsilon"),
+        layers=tuple(
+            LayerSpec(
+                _attention(keys, window, *heads),
+                FfnSpec(width, "gelu"),
+                post_attention_norm=True,
+                post_ffn_norm=True,
+                stream_name="sa_out",
+            )
+            for heads, width, window in zip(keys.heads(), widths, windows, strict=True)
+        ),
+        tied=keys.tied,
+        embedding_scale=math.sqrt(keys.d_model),
+        final_soft_cap=keys.float("final_logit_softcapping", 0.0) or None,
+    )
+
+
+def _attention(keys: Keys, window: int | None, n_head: int, n_head_kv: int, head_dim: int) -> AttentionSpec:
+    rope = keys.rope(head_dim, "halves")
+    scale = default_scale(keys.d_model // n_head if keys.n_layer == _LAYERS_OF_27B else head_dim)
+    return AttentionSpec(
+        n_head,
+        n_head_kv,
+        head_dim,
+        scale,
+        rope if window is None else keys.windowed_rope(rope),
+        window=window,
+        qk_norm=True,
+    )

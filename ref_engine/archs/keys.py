@@ -1,0 +1,175 @@
+"""Typed, checked reading of the metadata that many families share. Errors name the key."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..errors import ModelError
+from ..spec import Pairing, RopeSpec
+
+_MISSING = object()
+_LARGEST = 1 << 31  # no width, count or length in a real model is larger
+
+
+@dataclass(frozen=True)
+class Keys:
+    metadata: Mapping[str, object]
+    arch: str
+    tensors: Collection[str]
+    n_ctx: int | None = None
+
+    def _get(self, key: str, default: object) -> object:
+        value = self.metadata.get(f"{self.arch}.{key}", default)
+        if value is _MISSING:
+            raise ModelError(f"metadata key {self.arch}.{key} is missing")
+        return value
+
+    def _error(self, key: str, value: object, wanted: str) -> ModelError:
+        return ModelError(f"metadata key {self.arch}.{key} is {value!r}, expected {wanted}")
+
+    def has(self, key: str) -> bool:
+        return f"{self.arch}.{key}" in self.metadata
+
+    def int(self, key: str, default: object = _MISSING, least: int = 1) -> int:
+        value = self._get(key, default)
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value < _LARGEST:
+            raise self._error(key, value, f"a whole number of at least {least}")
+        return value
+
+    def float(self, key: str, default: object = _MISSING) -> float:
+        value = self._get(key, default)
+        if not isinstance(value, float) or not math.isfinite(value):
+            raise self._error(key, value, "a finite number")
+        return value
+
+    def text(self, key: str, default: object = _MISSING) -> str:
+        value = self._get(key, default)
+        if not isinstance(value, str):
+            raise self._error(key, value, "a string")
+        return value
+
+    def per_layer(self, key: str, default: object = _MISSING, least: int = 1) -> list[int]:
+        """One whole number for each layer; a single one in the file counts for all."""
+        value = self._get(key, default)
+        if not isinstance(value, (list, np.ndarray)):
+            return [self.int(key, default, least)] * self.n_layer
+        items: Sequence[object] = value.tolist() if isinstance(value, np.ndarray) else value
+        if len(items) < self.n_layer or not all(
+            isinstance(v, int) and least <= v < _LARGEST for v in items[: self.n_layer]
+        ):
+            raise self._error(key, value, f"{self.n_layer} whole numbers of at least {least}")
+        return [v for v in items[: self.n_layer] if isinstance(v, int)]
+
+    @property
+    def n_layer(self) -> int:
+        return self.int("block_count")
+
+    @property
+    def d_model(self) -> int:
+        return self.int("embedding_length")
+
+    @property
+    def n_ctx_train(self) -> int:
+        return self.int("context_length")
+
+    @property
+    def n_vocab(self) -> int:
+        """The number of tokens listed; a file without a vocabulary says it in vocab_size."""
+        tokens = self.metadata.get("tokenizer.ggml.tokens")
+        return len(tokens) if isinstance(tokens, (list, tuple)) and len(tokens) else self.int("vocab_size")
+
+    @property
+    def tied(self) -> bool:
+        return "output.weight" not in self.tensors
+
+    def heads(self) -> list[tuple[int, int, int]]:
+        """(H, K, head_dim) of each layer; K divides H, keys and values are equally wide."""
+        n_head = self.per_layer("attention.head_count")
+        n_head_kv = self.per_layer("attention.head_count_kv") if self.has("attention.head_count_kv") else n_head
+        head_dim = self.int("attention.key_length", max(1, self.d_model // n_head[0]))
+        if self.int("attention.value_length", head_dim) != head_dim:
+            raise self._error("attention.value_length", self.int("attention.value_length"), f"the key length {head_dim}")
+        for h, k in zip(n_head, n_head_kv, strict=True):
+            if h % k:
+                raise self._error("attention.head_count_kv", k, f"a divisor of {h} heads")
+        return [(h, k, head_dim) for h, k in zip(n_head, n_head_kv, strict=True)]
+
+    def context(self) -> int:
+        """The context length to run at: what was asked for, else what the model was trained for.
+
+        A longrope model has one set of factors up to its original length and one beyond; it runs at the original
+        length unless more is asked for, so that the factors in use do not depend on how a prompt is split.
+        """
+        if self.n_ctx is not None:
+            return self.n_ctx
+        return self.n_ctx_orig if self.text("rope.scaling.type", "linear") == "longrope" else self.n_ctx_train
+
+    @property
+    def n_ctx_orig(self) -> int:
+        return self.int("rope.scaling.original_context_length", self.n_ctx_train, least=0) or self.n_ctx_train
+
+    def rope(self, head_dim: int, pairing: Pairing) -> RopeSpec:
+        """Rotary embedding with the scaling that the metadata and the factor tensors ask for.
+
+        Source: llama_model_base::load_hparams and the context's YaRN set-up, which multiplies the magnitude of
+        cosines and sines by 1 + 0.1 ln(factor) for YaRN.
+        """
+        n_rot = self.int("rope.dimension_count", head_dim)
+        if n_rot % 2 or n_rot > head_dim:
+            raise self._error("rope.dimension_count", n_rot, f"an even number up to the head width {head_dim}")
+        kind = self.text("rope.scaling.type", "linear")
+        if kind not in ("none", "linear", "yarn", "longrope"):
+            raise self._error("rope.scaling.type", kind, "none, linear, yarn or longrope")
+        factor = self.float("rope.scaling.factor", self.float("rope.scale_linear", 0.0)) or 1.0
+        base = self.float("rope.freq_base", 10000.0)
+        if factor < 0 or base <= 0:
+            raise self._error("rope.scaling.factor" if factor < 0 else "rope.freq_base", min(factor, base), "more than 0")
+        magnitude = self.float("rope.scaling.attn_factor", 1.0)
+        if kind == "yarn":
+            magnitude *= 1 + 0.1 * math.log(factor) if factor > 1 else 1
+        return RopeSpec(
+            n_rot=n_rot,
+            base=base,
+            pairing=pairing,
+            freq_scale=1.0 if kind == "none" else 1 / factor,
+            ext_factor=1.0 if kind == "yarn" else 0.0,
+            magnitude=magnitude,
+            n_ctx_orig=self.n_ctx_orig,
+            factors=self._factors(kind),
+        )
+
+    def _factors(self, kind: str) -> str | None:
+        """The tensor that divides the frequencies, if the file has one."""
+        if kind == "longrope":
+            length = "long" if self.context() > self.n_ctx_orig else "short"
+            name = f"rope_factors_{length}.weight"
+        else:
+            name = "rope_freqs.weight"
+        return name if name in self.tensors else None
+
+    def idle_tensors(self) -> tuple[str, ...]:
+        """Factors for the other range of context lengths, which a longrope file carries too."""
+        return ("rope_factors_long.weight", "rope_factors_short.weight")
+
+    def windowed_rope(self, rope: RopeSpec) -> RopeSpec:
+        """The rotary embedding of layers with a sliding window: a base of its own, no interpolation, no factors."""
+        base = self.float("rope.freq_base_swa", 10000.0)
+        magnitude = self.float("rope.scaling.attn_factor", 1.0)
+        return replace(rope, base=base, freq_scale=1.0, ext_factor=0.0, magnitude=magnitude, factors=None)
+
+    def windows(self, period: int) -> list[int | None]:
+        """The sliding window of each layer: every `period`-th layer sees all, unless the file says otherwise."""
+        size = self.int("attention.sliding_window", 0, least=0)
+        if not size:
+            return [None] * self.n_layer
+        pattern = self.metadata.get(f"{self.arch}.attention.sliding_window_pattern")
+        if isinstance(pattern, (list, np.ndarray)):
+            windowed = [bool(v) for v in self.per_layer("attention.sliding_window_pattern", least=0)]
+        else:
+            period = self.int("attention.sliding_window_pattern", period, least=0)
+            windowed = [period == 0 or i % period < period - 1 for i in range(self.n_layer)]
+        return [size if w else None for w in windowed]

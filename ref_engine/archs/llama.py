@@ -1,0 +1,35 @@
+"""Llama 1 to 3, Mistral, SmolLM2 and the many others that share their layer (llama.cpp: src/models/llama.cpp)."""
+
+from __future__ import annotations
+
+from ..errors import ModelError
+from ..reference.attention import default_scale
+from ..spec import AttentionSpec, FfnSpec, LayerSpec, ModelSpec
+from .keys import Keys
+
+
+def spec(keys: Keys) -> ModelSpec:
+    if keys.int("expert_count", 0, least=0):
+        raise ModelError(f"metadata key {keys.arch}.expert_count: mixtures of experts are not supported yet")
+    widths = keys.per_layer("feed_forward_length")
+    return ModelSpec(
+        arch=keys.arch,
+        d_model=keys.d_model,
+        n_vocab=keys.n_vocab,
+        n_ctx_train=keys.n_ctx_train,
+        n_ctx=keys.context(),
+        norm_eps=keys.float("attention.layer_norm_rms_epsilon"),
+        layers=tuple(
+            LayerSpec(_attention(keys, *heads), FfnSpec(width, "silu", bias=True))
+            for heads, width in zip(keys.heads(), widths, strict=True)
+        ),
+        tied=keys.tied,
+        idle=keys.idle_tensors(),
+    )
+
+
+def _attention(keys: Keys, n_head: int, n_head_kv: int, head_dim: int) -> AttentionSpec:
+    rope = keys.rope(head_dim, "adjacent")
+    if rope.n_rot != head_dim:
+        raise ModelError(f"metadata key {keys.arch}.rope.dimension_count is {rope.n_rot}, expected {head_dim}")
+    return AttentionSpec(n_head, n_head_kv, head_dim, default_scale(head_dim), rope, output_bias=True)

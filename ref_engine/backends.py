@@ -1,0 +1,36 @@
+"""Backends by name."""
+
+from __future__ import annotations
+
+from .errors import RefEngineError
+from .ops import Ops
+from .reference import attention, embed, ffn, linear, norm, rope
+from .reference.linear import Activations
+
+BACKENDS = ("numpy", "native", "cupy")
+
+
+def numpy_ops(activations: Activations) -> Ops:
+    """The readable definition itself; in q8 mode with every sum in its fixed order."""
+    exact = activations == "q8"
+    return Ops(
+        name="numpy",
+        embed=embed.embed,
+        linear=linear.linear_q8 if exact else linear.linear_f32,
+        rms_norm=norm.rms_norm,
+        rope=rope.rope,
+        attend=attention.attend_ordered if exact else attention.attend_blas,
+        glu=ffn.glu,
+        soft_cap=attention.soft_cap,
+    )
+
+
+def get_ops(backend: str, activations: Activations) -> Ops:
+    """The operations of a backend. Raises RefEngineError for one that is unknown or not to be had here."""
+    if activations not in ("f32", "q8"):
+        raise RefEngineError(f"unknown activations {activations!r}: f32 or q8")
+    if backend == "numpy":
+        return numpy_ops(activations)
+    if backend in BACKENDS:
+        raise RefEngineError(f"backend {backend!r} is not part of this version yet; use numpy")
+    raise RefEngineError(f"unknown backend {backend!r} (known: {', '.join(BACKENDS)})")

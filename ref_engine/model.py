@@ -1,0 +1,219 @@
+"""A model: a spec, weights and operations, wired to one function from token ids to logits."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .archs import read_spec
+from .backends import get_ops
+from .block import LayerWeights, Pass, RopeTables, block
+from .cache import CacheType, KVCache
+from .errors import ModelError, RefEngineError
+from .files.gguf import GGUFFile, open_gguf
+from .generate import Event, generate
+from .ops import Ops
+from .reference.linear import Activations
+from .reference.rope import rope_table
+from .reference.sums import F32
+from .sample import SamplingParams
+from .spec import ModelSpec, tensor_rules
+from .text.tokenizer import Tokenizer, load_tokenizer
+from .trace import Trace
+from .weights import Weights
+
+_PREFILL_CHUNK = 512  # tokens in one pass; bounds the scratch, not the result
+_CACHE_TYPES: dict[str, CacheType] = {"f32": "f32", "q8": "f16"}
+
+
+class Model:
+    """Made by `ref_engine.load`. Not for use by several threads at once; one thread owns a model."""
+
+    def __init__(self, file: GGUFFile, spec: ModelSpec, weights: Weights, ops: Ops, activations: Activations) -> None:
+        self.file = file
+        self.spec = spec
+        self.weights = weights
+        self.ops = ops
+        self.activations = activations
+        self.taps: list[Trace] = []
+
+    @property
+    def metadata(self) -> Mapping[str, object]:
+        return self.file.metadata
+
+    @property
+    def n_ctx(self) -> int:
+        return self.spec.n_ctx
+
+    @property
+    def chat_template(self) -> str | None:
+        """Jinja source, or None where the file has none."""
+        source = self.metadata.get("tokenizer.chat_template")
+        return source if isinstance(source, str) else None
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Raises TokenizerError if the file's vocabulary cannot be used."""
+        return load_tokenizer(self.metadata)
+
+    def tokenize(self, text: str, add_special: bool = True, parse_special: bool = True) -> list[int]:
+        return self.tokenizer.encode(text, add_special=add_special, parse_special=parse_special)
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(ids)
+
+    def new_cache(self, n_ctx: int | None = None) -> KVCache:
+        """An empty cache for n_ctx tokens (the model's context length by default): float32 in f32 mode, else float16."""
+        return KVCache(self.spec, n_ctx or self.n_ctx, _CACHE_TYPES[self.activations])
+
+    def logits(self, ids: Sequence[int]) -> F32:
+        """One prefill from an empty cache: (T,) token ids -> (T, V) float32, row t scoring the token after ids[t]."""
+        return self.forward(ids, self.new_cache())
+
+    def forward(self, ids: Sequence[int], cache: KVCache) -> F32:
+        """Append ids to the cache's sequence: (T,) -> logits (T, V) float32.
+
+        Raises RefEngineError for an empty list or an id outside the vocabulary, ContextFull when they do not fit;
+        both before anything is computed.
+        """
+        return self._head(self._hidden(ids, cache))
+
+    def last_logits(self, ids: Sequence[int], cache: KVCache) -> F32:
+        """As forward, but only the last token's logits: (V,) float32."""
+        return self._head(self._hidden(ids, cache)[-1:])[0]
+
+    def generate(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        max_tokens: int | None = None,
+        stop: Sequence[str] = (),
+        logprobs: int = 0,
+        ignore_eos: bool = False,
+        cache: KVCache | None = None,
+        **sampling: Any,
+    ) -> Iterator[Event]:
+        """Continue a prompt: an iterator of events with .text .token .logprob .finish_reason.
+
+        `sampling` are the fields of SamplingParams (temperature, top_k, top_p, seed, ...). Raises RefEngineError for
+        a value out of range, ContextFull for a prompt that does not fit.
+        """
+        ids = self.tokenize(prompt) if isinstance(prompt, str) else list(prompt)
+        return generate(
+            self,
+            ids,
+            params=SamplingParams(**sampling),
+            max_tokens=max_tokens,
+            stop=stop,
+            logprobs=logprobs,
+            ignore_eos=ignore_eos,
+            cache=cache,
+        )
+
+    def _hidden(self, ids: Sequence[int], cache: KVCache) -> F32:
+        """Token ids through all layers: (T,) -> (T, D), not yet normalised."""
+        array = self._checked(ids)
+        cache.room_for(array.size)
+        chunks = range(0, array.size, _PREFILL_CHUNK)
+        return np.concatenate([self._layers(array[i : i + _PREFILL_CHUNK], cache) for i in chunks])
+
+    def _layers(self, ids: NDArray[np.int64], cache: KVCache) -> F32:
+        positions = cache.n_past + np.arange(ids.size)
+        p = Pass(
+            self.ops, cache, positions, self._ropes(positions), self.spec.norm_eps, self._tap, bool(self.taps)
+        )
+        x = self._tap("inp_embd", None, self.ops.embed(ids, self.weights["token_embd.weight"]))
+        if self.spec.embedding_scale is not None:
+            x = self._tap("inp_scaled", None, x * np.float32(self.spec.embedding_scale))
+        for i, layer in enumerate(self.spec.layers):
+            x = block(x, layer, LayerWeights(self.weights, i), p)
+        cache.advance(ids.size)
+        return x
+
+    def _head(self, x: F32) -> F32:
+        x = self._tap("result_norm", None, self.ops.rms_norm(x, self.weights["output_norm.weight"].f32(), self.spec.norm_eps))
+        y = self.ops.linear(x, self.weights[self.spec.output])
+        if self.spec.final_soft_cap is not None:
+            y = self.ops.soft_cap(y, self.spec.final_soft_cap)
+        return self._tap("result_output", None, y)
+
+    def _ropes(self, positions: NDArray[np.int64]) -> RopeTables:
+        """One table for each way of turning that the layers ask for."""
+        tables: RopeTables = {}
+        for rope in {layer.attention.rope for layer in self.spec.layers}:
+            factors = None if rope.factors is None else self.weights[rope.factors].f32()
+            tables[rope] = rope_table(rope, positions, factors)
+        return tables
+
+    def _tap(self, name: str, layer: int | None, value: F32) -> F32:
+        for tap in self.taps:
+            value = tap.see(name if layer is None else f"{name}-{layer}", value)
+        return value
+
+    def _checked(self, ids: Sequence[int]) -> NDArray[np.int64]:
+        array = np.asarray(ids)
+        if array.ndim != 1 or array.size == 0 or not np.issubdtype(array.dtype, np.integer):
+            raise RefEngineError("a model needs a list of at least one token id")
+        outside = array[(array < 0) | (array >= self.spec.n_vocab)]
+        if outside.size:
+            raise RefEngineError(f"token id {outside[0]} is outside the vocabulary 0..{self.spec.n_vocab - 1}")
+        return array.astype(np.int64)
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    backend: str = "numpy",
+    activations: Activations = "q8",
+    n_threads: int | None = None,
+    n_ctx: int | None = None,
+    unpack_budget: int | None = None,
+) -> Model:
+    """Open a .gguf file (the first part of a split one) as a model.
+
+    backend: "numpy" (NumPy's own threads; n_threads has no effect there). activations: "f32", the exact product, or
+    "q8", what fast kernels compute. n_ctx: context length, by default what the model was trained for.
+    unpack_budget: bytes of unpacked weights to keep between passes, by default a quarter of the machine's memory.
+    Raises GGUFError for a file that is not GGUF, ModelError for one that is not a model this version can run.
+    """
+    ops = get_ops(backend, activations)
+    if n_ctx is not None and n_ctx < 1:
+        raise RefEngineError(f"n_ctx is {n_ctx}, expected at least 1")
+    if n_threads is not None and n_threads < 1:
+        raise RefEngineError(f"n_threads is {n_threads}, expected at least 1")
+    file = open_gguf(Path(path))
+    try:
+        spec = read_spec(file.metadata, file.tensors.keys(), n_ctx)
+        weights = Weights(file, _quarter_of_memory() if unpack_budget is None else unpack_budget)
+        check_tensors(spec, weights)
+    except BaseException:
+        file.close()
+        raise
+    return Model(file, spec, weights, ops, activations)
+
+
+def check_tensors(spec: ModelSpec, weights: Weights) -> None:
+    """Every tensor that the spec asks for is there with its shape, and there is none that it does not know.
+
+    Raises ModelError naming the tensor. An unknown tensor is an error because leaving it out would change the result.
+    """
+    rules = tensor_rules(spec)
+    for name, rule in rules.items():
+        if rule.required or name in weights:
+            weights.check(name, rule.shape)
+    unused = sorted(set(weights) - set(rules) - set(spec.idle))
+    if unused:
+        raise ModelError(f"tensor {unused[0]} is not known for architecture {spec.arch} ({len(unused)} such tensors)")
+
+
+def _quarter_of_memory() -> int:
+    try:
+        return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) // 4
+    except (AttributeError, ValueError, OSError):  # not a POSIX system
+        return 2 << 30

@@ -1,0 +1,52 @@
+"""The contract of a backend: the callables that the wiring is made of. A backend is a value of this type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .reference.attention import Tap
+from .reference.sums import F32
+from .spec import Pairing
+from .weights import Weight
+
+
+class Linear(Protocol):
+    """x (T, columns), weight (rows, columns), bias (rows,) or None -> (T, rows)."""
+
+    def __call__(self, x: F32, weight: Weight, bias: F32 | None = None) -> F32: ...
+
+
+class Attend(Protocol):
+    """q (T, H, Hd), k and v (S, K, Hd), positions (T,) -> (T, H * Hd)."""
+
+    def __call__(
+        self,
+        q: F32,
+        k: F32,
+        v: F32,
+        positions: NDArray[np.int64],
+        *,
+        scale: float,
+        window: int | None,
+        cap: float | None,
+        tap: Tap | None,
+    ) -> F32: ...
+
+
+@dataclass(frozen=True)
+class Ops:
+    """Each field has the signature and, in q8 mode, the bits of the function of that name in `reference/`."""
+
+    name: str
+    embed: Callable[[NDArray[np.int64], Weight], F32]
+    linear: Linear
+    rms_norm: Callable[[F32, F32 | None, float], F32]
+    rope: Callable[[F32, F32, F32, Pairing], F32]
+    attend: Attend
+    glu: Callable[[F32, F32, str], F32]
+    soft_cap: Callable[[F32, float], F32]

@@ -1,0 +1,134 @@
+"""The K-quants: 256 weights in 8 or 16 sub-blocks whose scales are small integers themselves.
+
+Source: ggml's `block_q4_K`, `block_q5_K`, `block_q6_K` and `dequantize_row_*`. `d` and `dmin` are float16.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .blocks import F32, Blocks, IntegerBlocks, f32
+
+
+def scales_and_mins(packed: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """(..., 12) bytes -> eight 6-bit scales and eight 6-bit minima, each (..., 8).
+
+        byte j     (0..3)   high 2 bits: top of scale j+4 | low 6 bits: scale j
+        byte j+4   (0..3)   high 2 bits: top of min   j+4 | low 6 bits: min j
+        byte j+8   (0..3)   high nibble: low of min   j+4 | low nibble: low of scale j+4
+    """
+    s, m, low = packed[..., 0:4], packed[..., 4:8], packed[..., 8:12]
+    scales = np.concatenate([s & 63, low & 15 | s >> 6 << 4], axis=-1)
+    mins = np.concatenate([m & 63, low >> 4 | m >> 6 << 4], axis=-1)
+    return scales, mins
+
+
+def _nibble_pairs(qs: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(..., 128) bytes -> (..., 8, 32): each run of 32 bytes holds sub-block 2j in its low, 2j+1 in its high nibbles."""
+    runs = qs.reshape(*qs.shape[:-1], 4, 1, 32)
+    shift = np.array([0, 4], np.uint8).reshape(2, 1)
+    return ((runs >> shift) & 15).reshape(*qs.shape[:-1], 8, 32)
+
+
+def _flat(x: NDArray[Any]) -> NDArray[Any]:
+    return x.reshape(*x.shape[:-2], 256)
+
+
+def _dequantize_with_mins(b: Blocks, q: NDArray[np.uint8]) -> F32:
+    """d * scale * q - dmin * min, rounded where ggml rounds: (d*scale)*q first, then the subtraction."""
+    scales, mins = scales_and_mins(b["scales"])
+    d = f32(b["d"])[..., None] * scales.astype(np.float32)
+    m = f32(b["dmin"])[..., None] * mins.astype(np.float32)
+    return _flat(d[..., None] * q.astype(np.float32) - m[..., None])
+
+
+def _integers_with_mins(b: Blocks, q: NDArray[np.uint8]) -> IntegerBlocks:
+    scales, mins = scales_and_mins(b["scales"])
+    scaled = _flat(scales.astype(np.float64)[..., None] * q)
+    return IntegerBlocks(scaled, f32(b["d"]), mins=mins.astype(np.float64), dmin=f32(b["dmin"]))
+
+
+class Q4_K:
+    """value = d * scale[j] * q - dmin * min[j], q of 4 bits, j = weight // 32
+
+        byte  0 1 | 2 3  | 4 ........ 15                 | 16 .................. 143
+              d   | dmin | scales: see `scales_and_mins` | qs: see `_nibble_pairs`
+    """
+
+    layout = np.dtype([("d", "<f2"), ("dmin", "<f2"), ("scales", "u1", (12,)), ("qs", "u1", (128,))])
+    size = 256
+    activation = "q8_k"
+
+    @staticmethod
+    def dequantize(b: Blocks) -> F32:
+        return _dequantize_with_mins(b, _nibble_pairs(b["qs"]))
+
+    @staticmethod
+    def integers(b: Blocks) -> IntegerBlocks:
+        return _integers_with_mins(b, _nibble_pairs(b["qs"]))
+
+
+class Q5_K:
+    """value = d * scale[j] * q - dmin * min[j], q of 5 bits, j = weight // 32
+
+        byte  0 1 | 2 3  | 4 ... 15 | 16 ............ 47                  | 48 .......... 175
+              d   | dmin | scales   | qh: bit j of byte i is bit 4 of     | qs: as in Q4_K
+                                    | weight i of sub-block j             |
+    """
+
+    layout = np.dtype(
+        [("d", "<f2"), ("dmin", "<f2"), ("scales", "u1", (12,)), ("qh", "u1", (32,)), ("qs", "u1", (128,))]
+    )
+    size = 256
+    activation = "q8_k"
+
+    @staticmethod
+    def _q(b: Blocks) -> NDArray[np.uint8]:
+        j = np.arange(8, dtype=np.uint8).reshape(8, 1)
+        high: NDArray[np.uint8] = (b["qh"][..., None, :] >> j) & 1
+        return _nibble_pairs(b["qs"]) | high << 4
+
+    @staticmethod
+    def dequantize(b: Blocks) -> F32:
+        return _dequantize_with_mins(b, Q5_K._q(b))
+
+    @staticmethod
+    def integers(b: Blocks) -> IntegerBlocks:
+        return _integers_with_mins(b, Q5_K._q(b))
+
+
+class Q6_K:
+    """value = d * scale[j] * (q - 32), q of 6 bits, scale a signed byte, j = weight // 16
+
+        byte  0 ......... 127 | 128 ........ 191 | 192 ... 207        | 208 209
+              ql: low nibbles | qh: high 2 bits  | scales: 16 signed  | d
+
+    Each half of 128 weights is four runs of 32 weights: run r takes the nibble (r // 2) of ql[32 * (r % 2) + i]
+    and the bits 2r, 2r+1 of qh[i].
+    """
+
+    layout = np.dtype([("ql", "u1", (128,)), ("qh", "u1", (64,)), ("scales", "i1", (16,)), ("d", "<f2")])
+    size = 256
+    activation = "q8_k"
+
+    @staticmethod
+    def _q(b: Blocks) -> NDArray[np.int8]:
+        """(..., 16, 16) integers -32 .. 31, by sub-block."""
+        lead = b["ql"].shape[:-1]
+        ql = b["ql"].reshape(*lead, 2, 1, 64) >> np.array([0, 4], np.uint8).reshape(2, 1) & 15
+        qh = b["qh"].reshape(*lead, 2, 1, 32) >> np.array([0, 2, 4, 6], np.uint8).reshape(4, 1) & 3
+        q = ql.reshape(*lead, 2, 4, 32) | qh << 4
+        return (q.astype(np.int8) - np.int8(32)).reshape(*lead, 16, 16)
+
+    @staticmethod
+    def dequantize(b: Blocks) -> F32:
+        d = f32(b["d"])[..., None] * b["scales"].astype(np.float32)
+        return _flat(d[..., None] * Q6_K._q(b).astype(np.float32))
+
+    @staticmethod
+    def integers(b: Blocks) -> IntegerBlocks:
+        scaled = _flat(b["scales"].astype(np.float64)[..., None] * Q6_K._q(b))
+        return IntegerBlocks(scaled, f32(b["d"]))

@@ -1,0 +1,115 @@
+"""Attention of new tokens to all keys so far: softmax(q k^T * scale + mask) v (Vaswani et al. 2017).
+
+Query heads share key/value heads in groups of H / K (Ainslie et al. 2023). Token t at position p sees the keys at
+positions p - window + 1 .. p. Keys are in order of their positions, key s at position s, so that sums over keys have
+one order however a prompt was split; a masked key adds an exact zero.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .elementary import exp, tanh
+from .sums import F32, lane_dot, lane_sum
+
+Tap = Callable[[str, F32], F32]
+_FLOATS_AT_A_TIME = 1 << 16  # temporaries that stay in a core's cache
+
+
+def causal_mask(positions: NDArray[np.int64], n_keys: int, window: int | None) -> NDArray[np.bool_]:
+    """Which keys each token sees: positions (T,) -> (T, S) bool."""
+    s = np.arange(n_keys)
+    seen: NDArray[np.bool_] = s <= positions[:, None]
+    return seen if window is None else seen & (s > positions[:, None] - window)
+
+
+def scores_blas(q: F32, k: F32) -> F32:
+    """q (T, H, Hd), k (S, K, Hd) -> (H, T, S), as one matrix product for each group of heads."""
+    groups = q.shape[1] // k.shape[1]
+    keys = np.repeat(k.transpose(1, 2, 0), groups, axis=0)  # (H, Hd, S)
+    return np.matmul(q.transpose(1, 0, 2), keys)
+
+
+def scores_ordered(q: F32, k: F32) -> F32:
+    """The same with each dot product added in sixteen lanes."""
+    groups = q.shape[1] // k.shape[1]
+    out = np.empty((q.shape[1], q.shape[0], k.shape[0]), np.float32)
+    step = max(1, _FLOATS_AT_A_TIME // (16 * k.shape[0]))
+    for h in range(q.shape[1]):
+        keys = np.ascontiguousarray(k[:, h // groups])
+        for t in range(0, q.shape[0], step):
+            out[h, t : t + step] = lane_dot(q[t : t + step, h, None, :], keys)
+    return out
+
+
+def soft_max(x: F32, seen: NDArray[np.bool_], scale: float) -> F32:
+    """softmax(x * scale) over the seen entries of the last axis, zero elsewhere (ggml_soft_max_ext).
+
+    x: (..., T, S) float32, seen: (T, S) bool with at least one True in each row. The largest value is taken off first.
+    """
+    x = np.where(seen, x * np.float32(scale), np.float32(-np.inf))
+    p = exp(x - x.max(axis=-1, keepdims=True))
+    return p * (np.float32(1) / lane_sum(p))[..., None]
+
+
+def soft_cap(x: F32, cap: float) -> F32:
+    """tanh(x / cap) * cap (Gemma 2)."""
+    return tanh(x * np.float32(1 / cap)) * np.float32(cap)
+
+
+def weighted_blas(p: F32, v: F32) -> F32:
+    """p (H, T, S), v (S, K, Hd) -> (H, T, Hd), as one matrix product for each group of heads."""
+    groups = p.shape[0] // v.shape[1]
+    return np.matmul(p, np.repeat(v.transpose(1, 0, 2), groups, axis=0))
+
+
+def weighted_ordered(p: F32, v: F32) -> F32:
+    """The same, adding one key after the other: acc = acc + p[s] * v[s]."""
+    groups = p.shape[0] // v.shape[1]
+    by_key = np.ascontiguousarray(p.transpose(2, 0, 1))[..., None]  # (S, H, T, 1)
+    values = np.repeat(v, groups, axis=1)[:, :, None, :]  # (S, H, 1, Hd)
+    acc = np.zeros((p.shape[0], p.shape[1], v.shape[2]), np.float32)
+    for s in range(v.shape[0]):
+        acc = acc + by_key[s] * values[s]
+    return acc
+
+
+def attend(
+    q: F32,
+    k: F32,
+    v: F32,
+    positions: NDArray[np.int64],
+    *,
+    scale: float,
+    window: int | None = None,
+    cap: float | None = None,
+    ordered: bool,
+    tap: Tap | None = None,
+) -> F32:
+    """q (T, H, Hd), k (S, K, Hd), v (S, K, Hd), positions (T,) of the queries -> (T, H * Hd) float32.
+
+    ordered: sums in the fixed order of q8 mode, instead of by matrix products. `tap(name, value)` sees, and may
+    replace, the steps under llama.cpp's names: kq and kq_soft_max (H, T, S), kqv (H, T, Hd).
+    """
+    tap = tap or (lambda name, value: value)
+    scores, weighted = (scores_ordered, weighted_ordered) if ordered else (scores_blas, weighted_blas)
+    kq = tap("kq", scores(q, k))
+    if cap is not None:
+        kq = soft_cap(kq, cap)
+    p = tap("kq_soft_max", soft_max(kq, causal_mask(positions, k.shape[0], window), scale))
+    kqv = tap("kqv", weighted(p, v))
+    return np.ascontiguousarray(kqv.transpose(1, 0, 2)).reshape(q.shape[0], -1)
+
+
+def default_scale(head_width: int) -> float:
+    """1 / sqrt(Hd)"""
+    return 1 / math.sqrt(head_width)
+
+
+attend_blas = partial(attend, ordered=False)
+attend_ordered = partial(attend, ordered=True)

@@ -1,0 +1,19 @@
+"""From token ids to vectors."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..weights import Weight
+from .sums import F32
+
+
+def embed(ids: NDArray[np.int64], weight: Weight) -> F32:
+    """Rows of the embedding matrix: ids (T,), weight (V, D) -> (T, D) float32 (ggml_get_rows).
+
+    Raises IndexError for an id outside 0 .. V-1 (negative ids would otherwise count from the end).
+    """
+    if ids.size and (ids.min() < 0 or ids.max() >= weight.shape[0]):
+        raise IndexError(f"token id outside 0..{weight.shape[0] - 1}: {ids.min()}..{ids.max()}")
+    return weight.rows(ids)

@@ -1,0 +1,15 @@
+"""The feed-forward part of a layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .elementary import gelu, relu, silu
+from .sums import F32
+
+ACTIVATIONS: dict[str, Callable[[F32], F32]] = {"silu": silu, "gelu": gelu, "relu": relu}
+
+
+def glu(gate: F32, up: F32, activation: str) -> F32:
+    """activation(gate) * up (Shazeer 2020): (T, F), (T, F) -> (T, F). Raises KeyError for an unknown activation."""
+    return ACTIVATIONS[activation](gate) * up

@@ -1,0 +1,78 @@
+"""y = W x, in the two senses of this project.
+
+`activations="f32"`: the weights as float32 numbers, an ordinary matrix product. This is the truth.
+`activations="q8"`: what fast kernels compute. x is rounded to 8-bit blocks, the dot of two blocks is an exact integer,
+and each output adds its blocks in order, in float32, multiply and add rounded separately:
+
+    acc = acc + (dw * dx) * sum(qw * qx)          every block type
+    acc = acc + m * s                             then, for types with a minimum per block (Q4_1, Q5_1)
+    acc = acc - (dmin * dx) * sum(min_j * sum_j)  or with minima per sub-block (Q4_K, Q5_K)
+
+with s, sum_j the sums of the activation block. F32, F16 and BF16 weights have no blocks: x is rounded to the weight's
+type and the products are added in sixteen lanes (see `sums`).
+Sources: `ggml_vec_dot_*_q8_*`; the order of additions is ours (docs/numerics.md).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Literal
+
+import numpy as np
+
+from ..quant.activations import ROUNDINGS, Rounded
+from ..quant.types import PLAIN_TYPES
+from ..weights import Weight
+from .sums import F32, lane_dot
+
+Activations = Literal["f32", "q8"]
+_ROWS_AT_A_TIME = 1 << 21  # floats in a temporary of the plain product
+
+
+def linear(x: F32, weight: Weight, bias: F32 | None = None, *, activations: Activations) -> F32:
+    """x: (T, columns) float32, weight: (rows, columns), bias: (rows,) float32 -> (T, rows) float32.
+
+    Raises ValueError when the widths differ.
+    """
+    if x.shape[-1] != weight.shape[-1]:
+        raise ValueError(f"{weight.name}: input of width {x.shape[-1]}, weight of width {weight.shape[-1]}")
+    if activations == "f32":
+        y = x @ weight.f32().T
+    elif weight.is_plain:
+        y = plain_dot(x, weight)
+    else:
+        y = block_dot(ROUNDINGS[weight.activation](x), weight)
+    return y if bias is None else y + bias
+
+
+linear_f32 = partial(linear, activations="f32")
+linear_q8 = partial(linear, activations="q8")
+
+
+def block_dot(x: Rounded, weight: Weight) -> F32:
+    """Rounded activations times a weight of a block type: (T, rows) float32."""
+    w = weight.integers()
+    acc = np.zeros((x.q.shape[0], weight.shape[0]), np.float32)
+    with np.errstate(invalid="ignore", over="ignore"):  # infinite scales give infinite or NaN outputs
+        for b in range(x.q.shape[1]):
+            dx = x.d[:, b, None]
+            # exact: every partial sum is an integer that w.q.dtype can hold, whatever order BLAS takes
+            isum = (x.q[:, b].astype(w.q.dtype) @ w.q[b].T).astype(np.float32)
+            acc = acc + (w.d[b] * dx) * isum
+            if w.m is not None and x.s is not None:
+                acc = acc + w.m[b] * x.s[:, b, None]
+            if w.mins is not None and w.dmin is not None and x.sums is not None:
+                sums = x.sums[:, b].astype(w.mins.dtype).reshape(-1, w.mins.shape[-1], 16 // w.mins.shape[-1]).sum(axis=-1)
+                imin = (sums @ w.mins[b].T).astype(np.float32)
+                acc = acc - (w.dmin[b] * dx) * imin
+    return acc
+
+
+def plain_dot(x: F32, weight: Weight) -> F32:
+    """Float activations, rounded to the weight's type, times an F32, F16 or BF16 weight: (T, rows) float32."""
+    kind = PLAIN_TYPES[weight.type]
+    x = kind.to_f32(kind.from_f32(x))
+    w = weight.f32()
+    step = max(1, _ROWS_AT_A_TIME // (16 * x.shape[0] or 1))
+    parts = [lane_dot(x[:, None, :], w[None, i : i + step]) for i in range(0, w.shape[0], step)]
+    return np.concatenate(parts, axis=1)

@@ -1,0 +1,48 @@
+"""Sums of float32 in a fixed order, so that every backend gets the same bits.
+
+Floating-point addition is not associative: a sum is only defined once its order is. The order here is the one that
+vector units like: sixteen lanes, lane l adding the elements l, l + 16, l + 32, ... one after the other, then a tree
+that folds the upper half of the lanes onto the lower until one is left. A length that is no multiple of sixteen is
+filled up with zeros. Multiply and add round separately.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+F32 = NDArray[np.float32]
+LANES = 16
+
+
+def _padded(x: F32) -> F32:
+    """(..., n) -> (..., n rounded up to a multiple of LANES), filled with zeros."""
+    missing = -x.shape[-1] % LANES
+    return np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, missing)]) if missing else x
+
+
+def _fold(lanes: F32) -> F32:
+    """(..., 16) -> (...): 16 lanes to 8, 4, 2, 1, each time upper half onto lower half."""
+    n = LANES
+    while n > 1:
+        n //= 2
+        lanes = lanes[..., :n] + lanes[..., n : 2 * n]
+    return lanes[..., 0]
+
+
+def lane_sum(x: F32) -> F32:
+    """Sum over the last axis: (..., n) -> (...)."""
+    x = _padded(x)
+    acc = np.zeros((*x.shape[:-1], LANES), np.float32)
+    for i in range(0, x.shape[-1], LANES):
+        acc = acc + x[..., i : i + LANES]
+    return _fold(acc)
+
+
+def lane_dot(a: F32, b: F32) -> F32:
+    """Dot product over the last axis, the other axes broadcast: (..., n), (..., n) -> (...)."""
+    a, b = _padded(a), _padded(b)
+    acc = np.zeros((*np.broadcast_shapes(a.shape[:-1], b.shape[:-1]), LANES), np.float32)
+    for i in range(0, a.shape[-1], LANES):
+        acc = acc + a[..., i : i + LANES] * b[..., i : i + LANES]
+    return _fold(acc)

@@ -1,0 +1,142 @@
+"""A weight is bytes, a type and a shape. It stays packed; what is unpacked is kept only within a budget."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import ModelError
+from .files.gguf import GGUFFile
+from .files.types import GGMLType
+from .quant.blocks import F32, IntegerBlocks
+from .quant.types import BLOCK_TYPES, PLAIN_TYPES, dequantize, integers, supported
+
+
+class UnpackCache:
+    """Least recently used unpacked weights, at most `budget` bytes of them.
+
+    The readable engine would otherwise unpack each weight anew for each token. Not for use by several threads at once:
+    one engine thread makes all calls.
+    """
+
+    def __init__(self, budget: int) -> None:
+        self.budget = budget
+        self.held = 0
+        self._entries: OrderedDict[tuple[str, str], tuple[Any, int]] = OrderedDict()
+
+    def get(self, key: tuple[str, str], make: Callable[[], tuple[Any, int]]) -> Any:
+        """The value under `key`, made by `make() -> (value, bytes)` if it is not held."""
+        if key in self._entries:
+            self._entries.move_to_end(key)
+            return self._entries[key][0]
+        value, nbytes = make()
+        if nbytes <= self.budget:
+            self._entries[key] = (value, nbytes)
+            self.held += nbytes
+            while self.held > self.budget:
+                _, (_, dropped) = self._entries.popitem(last=False)
+                self.held -= dropped
+        return value
+
+
+@dataclass(frozen=True, eq=False)
+class Weight:
+    """One tensor of a model file.
+
+    shape: slowest axis first, so a matrix is (rows = outputs, columns = inputs) and row-major, as `y = W @ x` reads.
+    data:  uint8 (n_bytes,), usually a read-only view of the mapped file.
+    """
+
+    name: str
+    type: GGMLType
+    shape: tuple[int, ...]
+    data: NDArray[np.uint8]
+    cache: UnpackCache = field(repr=False, default_factory=lambda: UnpackCache(0))
+
+    @property
+    def nbytes(self) -> int:
+        return int(self.data.nbytes)
+
+    @property
+    def is_plain(self) -> bool:
+        """One number per weight (F32, F16, BF16), no blocks."""
+        return self.type in PLAIN_TYPES
+
+    @property
+    def activation(self) -> str:
+        """How ggml rounds the other operand of a product with this type: f32, f16, bf16, q8_0, q8_1 or q8_k."""
+        return self.type.name.lower() if self.is_plain else BLOCK_TYPES[self.type].activation
+
+    def _rows_of_bytes(self) -> NDArray[np.uint8]:
+        """(rows, bytes of a row), all leading axes joined."""
+        rows = int(np.prod(self.shape[:-1], dtype=np.int64))
+        return self.data.reshape(rows, -1)
+
+    def f32(self) -> F32:
+        """The whole weight as float32, shaped `shape`."""
+
+        def make() -> tuple[F32, int]:
+            values = dequantize(self._rows_of_bytes(), self.type).reshape(self.shape)
+            return values, int(values.nbytes)
+
+        if self.type is GGMLType.F32:  # already what is asked for
+            return make()[0]
+        values: F32 = self.cache.get((self.name, "f32"), make)
+        return values
+
+    def integers(self) -> IntegerBlocks:
+        """The integer view for q8 products, blocks first: q (n_blocks, rows, B), d (n_blocks, rows), and so on."""
+
+        def make() -> tuple[IntegerBlocks, int]:
+            v = integers(self._rows_of_bytes(), self.type)
+
+            def first(x: NDArray[Any] | None) -> Any:
+                return None if x is None else np.ascontiguousarray(np.swapaxes(x, 0, 1))
+
+            view = IntegerBlocks(first(v.q), first(v.d), first(v.m), first(v.mins), first(v.dmin))
+            parts = (view.q, view.d, view.m, view.mins, view.dmin)
+            return view, sum(int(x.nbytes) for x in parts if x is not None)
+
+        view: IntegerBlocks = self.cache.get((self.name, "integers"), make)
+        return view
+
+    def rows(self, ids: NDArray[np.int64]) -> F32:
+        """Chosen rows of a matrix as float32: (n,) -> (n, columns). The ids are checked by the caller."""
+        return dequantize(self._rows_of_bytes()[ids], self.type)
+
+
+class Weights(Mapping[str, Weight]):
+    """All tensors of a file by their GGUF names, with one budget for what is unpacked."""
+
+    def __init__(self, file: GGUFFile, unpack_budget: int) -> None:
+        cache = UnpackCache(unpack_budget)
+        self._all: dict[str, Weight] = {}
+        for name, info in file.tensors.items():
+            self._all[name] = Weight(name, info.type, info.shape, file.data(name), cache)
+
+    def __getitem__(self, name: str) -> Weight:
+        if name not in self._all:
+            raise ModelError(f"tensor {name} is missing from the file")
+        return self._all[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._all
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def check(self, name: str, shape: tuple[int, ...]) -> None:
+        """Raises ModelError, naming the tensor, if it is missing, misshapen or of a type without a definition."""
+        weight = self[name]
+        if weight.shape != shape:
+            raise ModelError(f"tensor {name} has shape {list(weight.shape)}, the metadata ask for {list(shape)}")
+        if not supported(weight.type):
+            raise ModelError(f"tensor {name} has type {weight.type.name}, which is not supported yet")
