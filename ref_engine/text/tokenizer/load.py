@@ -1,12 +1,31 @@
 """From a GGUF file to its tokenizer."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from os import PathLike, fspath
 
 from ref_engine.errors import TokenizerError
 from ref_engine.files.gguf import GGUFFile, open_gguf
 from ref_engine.text.tokenizer.base import Tokenizer
-from ref_engine.text.tokenizer.vocab import read_vocab
+from ref_engine.text.tokenizer.bpe import BpeTokenizer
+from ref_engine.text.tokenizer.bpe_variants import HybridDnaTokenizer, WhitespaceTokenizer
+from ref_engine.text.tokenizer.plamo2 import Plamo2Tokenizer
+from ref_engine.text.tokenizer.rwkv import RwkvTokenizer
+from ref_engine.text.tokenizer.spm import SpmTokenizer
+from ref_engine.text.tokenizer.ugm import UgmTokenizer
+from ref_engine.text.tokenizer.vocab import Vocab, read_vocab
+from ref_engine.text.tokenizer.wpm import WpmTokenizer
+
+_TOKENIZERS: Mapping[str, Callable[[Vocab], Tokenizer]] = {
+    "gpt2": BpeTokenizer,
+    "gemma4": BpeTokenizer,
+    "hybriddna": HybridDnaTokenizer,
+    "whitespace": WhitespaceTokenizer,
+    "llama": SpmTokenizer,
+    "bert": WpmTokenizer,
+    "t5": UgmTokenizer,
+    "rwkv": RwkvTokenizer,
+    "plamo2": Plamo2Tokenizer,
+}
 
 
 def load_tokenizer(source: str | PathLike[str] | GGUFFile | Mapping[str, object]) -> Tokenizer:
@@ -29,29 +48,4 @@ def _tokenizer_of(metadata: Mapping[str, object]) -> Tokenizer:
     if model is None or model in ("none", "no_vocab"):
         raise TokenizerError(f"the file has no tokenizer (tokenizer.ggml.model is {model!r})")
     vocab = read_vocab(metadata)
-    match vocab.model:
-        case "gpt2" | "gemma4" | "hybriddna" | "whitespace":
-            from ref_engine.text.tokenizer.bpe import load_bpe
-
-            return load_bpe(vocab)
-        case "llama":
-            from ref_engine.text.tokenizer.spm import SpmTokenizer
-
-            return SpmTokenizer(vocab)
-        case "bert":
-            from ref_engine.text.tokenizer.wpm import WpmTokenizer
-
-            return WpmTokenizer(vocab)
-        case "t5":
-            from ref_engine.text.tokenizer.ugm import UgmTokenizer
-
-            return UgmTokenizer(vocab)
-        case "rwkv":
-            from ref_engine.text.tokenizer.rwkv import RwkvTokenizer
-
-            return RwkvTokenizer(vocab)
-        case "plamo2":
-            from ref_engine.text.tokenizer.plamo2 import Plamo2Tokenizer
-
-            return Plamo2Tokenizer(vocab)
-    raise TokenizerError(f"tokenizer.ggml.model is {vocab.model!r}: no such tokenizer is known")
+    return _TOKENIZERS[vocab.model](vocab)

@@ -16,6 +16,7 @@ class Pre:
     ignore_merges: a word that is a token as a whole is taken without merging.
     clean_spaces: the model's decoder removes the space before punctuation (`decode(..., clean_spaces=True)`).
     escape_spaces: spaces become U+2581 before merging, and tokens are raw UTF-8 instead of byte-encoded.
+    byte_encoded: words are spelt in the 256 letters of GPT-2, one for each byte; otherwise in UTF-8 characters.
     default_bos: without a key in the file the BOS token is id 11 (true) or absent (false).
     """
 
@@ -26,6 +27,7 @@ class Pre:
     clean_spaces: bool = True
     escape_spaces: bool = False
     default_bos: bool = True
+    byte_encoded: bool = True
 
 
 def _table() -> dict[str, Pre]:
@@ -57,11 +59,11 @@ def _table() -> dict[str, Pre]:
     add("stablelm2 megrez", Pre("qwen2"))
     add("bloom gpt3-finnish", Pre("bloom"))
     add("exaone-moe", Pre("exaone-moe"))
-    add("whitespace", Pre("whitespace"))
-    add("gemma4 granite-embed-multi-311m", Pre("gemma4", escape_spaces=True))
+    add("whitespace", Pre("whitespace", byte_encoded=False))
+    add("gemma4 granite-embed-multi-311m", Pre("gemma4", escape_spaces=True, byte_encoded=False))
 
     # The decoder leaves spaces as they are.
-    add("sarvam-moe", Pre("newlines", clean_spaces=False, escape_spaces=True))
+    add("sarvam-moe", Pre("newlines", clean_spaces=False, escape_spaces=True, byte_encoded=False))
     add("command-r smollm", Pre("gpt2-digits", clean_spaces=False))
     add("trillion granite-docling", Pre("gpt2", clean_spaces=False))
     add("qwen2 deepseek-r1-qwen kormo f2llmv2 hunyuan grok-2 solar-open", Pre("qwen2", clean_spaces=False))

@@ -120,7 +120,7 @@ def read_vocab(metadata: Mapping[str, object]) -> Vocab:
     if model not in _DEFAULT_IDS:
         raise TokenizerError(f"tokenizer.ggml.model is {model!r}: no such tokenizer is known")
     pre_name = _text(metadata, "tokenizer.ggml.pre", "")
-    pre = _pre_of(model, pre_name)
+    pre = pre_of(model, pre_name)
 
     tokens = _tokens(metadata)
     token_to_id = {token: id for id, token in enumerate(tokens)}
@@ -170,7 +170,8 @@ def read_vocab(metadata: Mapping[str, object]) -> Vocab:
     )
 
 
-def _pre_of(model: str, name: str) -> Pre:
+def pre_of(model: str, name: str) -> Pre:
+    """What tokenizer.ggml.pre means for a tokenizer model. Raises TokenizerError for a name that is not known."""
     if model not in BPE_MODELS:
         return PRES["default"]  # only byte-pair models split into words first
     if model == "gemma4":
