@@ -59,7 +59,8 @@ def mirostat_v2(logits: Logits, mu: float) -> Logits:
         return logits
     probs = softmax(logits)
     with np.errstate(divide="ignore"):  # a removed candidate has infinite surprise
-        n = int(np.count_nonzero(-np.log2(probs) <= mu))
+        surprise = (-np.log2(probs)).astype(np.float32)
+    n = int(np.count_nonzero(surprise <= np.float32(mu)))
     return keep_only(logits, best(logits, max(1, n)))
 
 
