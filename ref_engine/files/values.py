@@ -107,14 +107,13 @@ def _decode_array(vtype: ArrayType, cursor: Cursor) -> object:
 
 
 def _decode_strings(cursor: Cursor, count: int) -> list[str]:
-    begins = cursor.strings(count, "an array")
-    ends = np.append(begins[1:] - 8, cursor.pos)[:count]
-    spans = list(zip(begins.tolist(), ends.tolist(), strict=True))
+    starts = cursor.strings(count, "an array")
+    begins, ends = starts.tolist(), np.append(starts[1:] - 8, cursor.pos)[:count].tolist()
     raw = cursor.data
-    try:
-        return [raw[begin:end].decode() for begin, end in spans]  # a third faster than with an error handler
+    try:  # a third faster without an error handler
+        return [raw[begin:end].decode() for begin, end in zip(begins, ends, strict=True)]
     except UnicodeDecodeError:
-        return [raw[begin:end].decode("utf-8", "surrogateescape") for begin, end in spans]
+        return [raw[b:e].decode("utf-8", "surrogateescape") for b, e in zip(begins, ends, strict=True)]
 
 
 class Metadata(Mapping[str, object]):

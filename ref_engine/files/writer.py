@@ -102,8 +102,10 @@ def _with_alignment(
     """The alignment to use, and metadata and types that state it where it is not the default."""
     metadata, types = dict(metadata), dict(types)
     stated = metadata.get(ALIGNMENT_KEY)
+    if stated is not None and not isinstance(stated, int | np.integer):
+        raise GGUFError(f"{label}: {ALIGNMENT_KEY} must be an integer")
     if alignment is None:
-        alignment = DEFAULT_ALIGNMENT if stated is None else operator.index(stated)  # type: ignore[arg-type]
+        alignment = DEFAULT_ALIGNMENT if stated is None else int(stated)
     elif stated is not None and stated != alignment:
         raise GGUFError(f"{label}: the alignment {alignment} contradicts {ALIGNMENT_KEY} = {stated}")
     check_alignment(alignment, label)
