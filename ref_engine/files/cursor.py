@@ -70,6 +70,12 @@ class Cursor:
         self.pos += 8
         return value
 
+    def unpack(self, layout: str, what: str) -> tuple[int, ...]:
+        """The integers of a `struct` layout."""
+        start = self.pos
+        self.skip(struct.calcsize(layout), what)
+        return struct.unpack_from(layout, self.data, start)
+
     def skip(self, nbytes: int, what: str) -> None:
         self.need(nbytes, what)
         self.pos += nbytes
@@ -97,10 +103,14 @@ class Cursor:
         """
         self.need(8 * count, what)
         found: list[npt.NDArray[np.int64]] = []
+        stride = _STRIDE
         while count:
             starts = self._short_strings(count)
-            if starts.size == 0:
-                starts = self._any_strings(min(count, _STRIDE), what)
+            if starts.size < _STRIDE:
+                found.append(starts)
+                count -= starts.size
+                starts = self._any_strings(min(count, stride), what)
+                stride *= 2  # the more often the fast path fails, the less often it is tried
             found.append(starts)
             count -= starts.size
         return np.concatenate(found) + 8 if found else np.empty(0, np.int64)

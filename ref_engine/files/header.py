@@ -15,7 +15,7 @@ ALIGNMENT_KEY = "general.alignment"
 DEFAULT_ALIGNMENT = 32
 MAX_DIMS = 4
 MAX_KEYS = 1 << 16
-MAX_TENSORS = 1 << 17
+MAX_TENSORS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -136,8 +136,7 @@ def _read_row(cursor: Cursor, index: int) -> tuple[str, tuple[int, ...], GGMLTyp
     n_dims = cursor.u32(f"the dimension count of {what}")
     if n_dims > MAX_DIMS:
         cursor.fail(f"{what} has {n_dims} dimensions; at most {MAX_DIMS} are allowed")
-    dims = [cursor.u64(f"the shape of {what}") for _ in range(n_dims)]
-    number = cursor.u32(f"the type of {what}")
+    *dims, number, offset = cursor.unpack(f"<{n_dims}QIQ", f"the shape, type and offset of {what}")
     if number in REMOVED:
         cursor.fail(f"{what} is of type {REMOVED[number]} ({number}), which ggml removed; convert it again")
     try:
@@ -146,7 +145,7 @@ def _read_row(cursor: Cursor, index: int) -> tuple[str, tuple[int, ...], GGMLTyp
         cursor.fail(f"{what} is of the unknown type {number}")
     shape = tuple(reversed(dims))
     nbytes = tensor_bytes(shape, type, f"{cursor.label}: {what}")
-    return name, shape, type, nbytes, cursor.u64(f"the offset of {what}")
+    return name, shape, type, nbytes, offset
 
 
 def tensor_bytes(shape: tuple[int, ...], type: GGMLType, what: str) -> int:

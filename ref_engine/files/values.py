@@ -10,8 +10,8 @@ from ref_engine.errors import GGUFError
 from ref_engine.files.cursor import Cursor
 from ref_engine.files.types import STRUCT_CODE, ArrayType, GGUFValueType, ValueType
 
-MAX_STRINGS = 1 << 22
-"""Strings in the arrays of one file: eight times the merges of the largest vocabulary known."""
+MAX_STRINGS = 1 << 21
+"""Strings in the arrays of one file: over twice the tokens and merges of the largest vocabulary known."""
 
 MAX_NESTED = 1 << 16
 """Arrays inside arrays in one file. No model is known to have any; the format allows them."""

@@ -78,12 +78,12 @@ HEADERS = {
     "items": (by_hand([pair("k", 9, array(4, U64) + bytes(64))]), f"the array 'k' of {U64} items"),
     "bools": (by_hand([pair("k", 9, array(7, 1 << 40) + bytes(64))]), "the array 'k'"),
     "strings": (
-        by_hand([pair("k", 9, array(8, 1 << 22) + bytes(64))]),
-        "needs 33554432 bytes and 64 are left",
+        by_hand([pair("k", 9, array(8, 1 << 21) + bytes(64))]),
+        "needs 16777216 bytes and 64 are left",
     ),
     "too many strings": (
         by_hand([pair("k", 9, array(8, U64) + bytes(64))]),
-        "over its limit of 4194304 strings",
+        "over its limit of 2097152 strings",
     ),
     "last string": (
         by_hand([pair("k", 9, array(8, 2) + text("a") + struct.pack("<Q", 9))]),
