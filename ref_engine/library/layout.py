@@ -16,12 +16,10 @@ _MENTION = re.compile(rb"sha256[:-]([0-9a-f]{64})")
 def is_path(text: str) -> bool:
     """Whether `text` means a file rather than a name: `x.gguf`, `./x`, `../x`, `~/x`, `/x`, `C:\\x`."""
     return (
-        (text.lower().endswith(".gguf")
-        and not text.startswith("hf:"))
+        (text.lower().endswith(".gguf") and not text.startswith("hf:"))
         or text.startswith((".", "~"))
         or PurePosixPath(text).is_absolute()
-        or (bool(PureWindowsPath(text).drive)
-        and "\\" in text)
+        or (bool(PureWindowsPath(text).drive) and "\\" in text)
     )
 
 

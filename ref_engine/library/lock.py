@@ -47,7 +47,7 @@ def file_lock(
     `waiting` is called once if someone else holds it. After `seconds` (None: without end) StoreError is
     raised. Polling instead of a blocking call keeps Ctrl-C working on every system.
     """
-    began, told = time.monotonic(), False
+    began, told, pause = time.monotonic(), False, 0.002
     while True:
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -61,7 +61,8 @@ def file_lock(
         if waiting is not None and not told:
             waiting()
             told = True
-        time.sleep(0.05)
+        time.sleep(pause)
+        pause = min(0.1, 2 * pause)
     try:
         yield
     finally:

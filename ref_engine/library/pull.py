@@ -47,3 +47,5 @@ def pull(
         return pull_registry(parse_name(name), store, bar, registry=registry, insecure=insecure, name=target)
     except OSError as error:
         raise StoreError(f"{error.filename or store.root}: {error.strerror or error}") from error
+    finally:
+        bar.done()

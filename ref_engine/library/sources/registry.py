@@ -13,6 +13,7 @@ from urllib.parse import urlencode, urlsplit
 from requests.auth import AuthBase
 
 from ref_engine.errors import StoreError
+from ref_engine.library.catalog import catalog_names
 from ref_engine.library.download import Remote, fetch
 from ref_engine.library.entries import Entry
 from ref_engine.library.layout import REGISTRY_VARIABLE, check_gguf
@@ -66,8 +67,8 @@ def endpoint(query: Query, registry: str | None, insecure: bool) -> str:
     text = query.host or registry or os.environ.get(REGISTRY_VARIABLE, "")
     if not text or text in (LOCAL_HOST, HUB_HOST):
         raise StoreError(
-            f"{query.namespace}/{query.model}:{query.tag}: not a built-in model and no registry is set; "
-            f"set {REGISTRY_VARIABLE} or write HOST/NAMESPACE/MODEL:TAG"
+            f"{query.model}:{query.tag} is no built-in model ({', '.join(catalog_names())}) and no registry "
+            f"is set: set {REGISTRY_VARIABLE} or write HOST/NAMESPACE/MODEL:TAG"
         )
     if "://" not in text:
         scheme = "http" if insecure or is_loopback(urlsplit(f"//{text}").hostname or "") else "https"
