@@ -57,15 +57,20 @@ _KINDS_WITH_HAN = _kinds_with_han(_KINDS)
 _PLAIN_SPACES = dict.fromkeys(SPACES, "\v")
 
 
-def collapse(text: str, han: bool = False) -> str:
-    """`text` with stand-ins, of the same length; `han` tells Han characters from other letters.
+def collapse(text: str) -> str:
+    """`text` with stand-ins, of the same length. `text` holds no surrogates."""
+    return _collapse(text, _KINDS)
 
-    `text` holds no surrogates.
-    """
+
+def collapse_but_han(text: str) -> str:
+    """As `collapse`, with stand-ins of their own for Han characters."""
+    return _collapse(text, _KINDS_WITH_HAN)
+
+
+def _collapse(text: str, kinds: np.ndarray) -> str:
     if text.isascii():
         return text
-    codes = np.frombuffer(text.encode("utf-32-le"), "<u4")
-    return (_KINDS_WITH_HAN if han else _KINDS)[codes].tobytes().decode("latin-1")
+    return kinds[np.frombuffer(text.encode("utf-32-le"), "<u4")].tobytes().decode("latin-1")
 
 
 def plain_spaces(text: str) -> str:

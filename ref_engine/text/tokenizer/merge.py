@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from heapq import heapify, heappop, heappush
+from operator import methodcaller
 
 from tokenizers import models
 
@@ -54,22 +55,25 @@ def merge(word: str, ranks: Mapping[Pair, int]) -> list[str]:
     return [symbol for symbol in symbols if symbol]
 
 
+_HALVES = methodcaller("partition", " ")
+
+
 def compiled_merger(
-    token_to_id: Mapping[str, int], ranks: Mapping[Pair, int], atoms: Sequence[str], byte_fallback: bool
+    token_to_id: Mapping[str, int], merges: Sequence[str], byte_fallback: bool
 ) -> models.BPE | None:
     """The same merging in Rust, straight to ids, or None for a vocabulary where that one would give others.
 
-    It identifies symbols by their ids, so every symbol that can come up must be a token: both sides and the result
-    of each merge, and `atoms`: the letters of all bytes, or with `byte_fallback` the tokens "<0x00>" to "<0xFF>".
+    It identifies symbols by their ids, so both sides and the result of each merge must be tokens. A character that
+    is no token it spells in tokens "<0x00>" to "<0xFF>" with `byte_fallback`, and loses without.
     """
-    if not all(atom in token_to_id for atom in atoms):
+    pairs = [(left, right) for left, _, right in map(_HALVES, merges)]
+    tokens = token_to_id.keys()
+    if not tokens >= {symbol for pair in pairs for symbol in pair} or not tokens >= {a + b for a, b in pairs}:
         return None
-    for left, right in ranks:
-        if left not in token_to_id or right not in token_to_id or left + right not in token_to_id:
-            return None
+    if len(set(merges)) < len(merges):  # of a repeated pair, Rust would count the last
+        return None
     try:
         "".join(token_to_id).encode()
     except UnicodeEncodeError:  # bytes that are no UTF-8, which Rust's strings cannot hold
         return None
-    best_first = sorted(ranks, key=ranks.__getitem__)
-    return models.BPE(dict(token_to_id), best_first, byte_fallback=byte_fallback)
+    return models.BPE(dict(token_to_id), pairs, byte_fallback=byte_fallback)

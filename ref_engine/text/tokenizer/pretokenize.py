@@ -7,38 +7,50 @@ characters run over the collapsed text of `codepoints.py`, patterns over particu
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ref_engine.text.tokenizer.codepoints import N, collapse, plain_spaces
+from ref_engine.text.tokenizer.codepoints import N, collapse, collapse_but_han, plain_spaces
 
 
 @dataclass(frozen=True)
 class Stage:
-    """`split` cuts a piece into pieces that, joined, give it back (empty ones allowed); over `view` of the text."""
+    """One cut. `split` cuts a piece into pieces that, joined, give it back; empty ones are allowed.
+
+    view: what it sees of the text: "kinds" collapsed, "han" collapsed with Han apart, "text" the characters.
+    beyond_ascii: it cuts nothing in ASCII text.
+    """
 
     split: Callable[[str], Sequence[str]]
-    view: str  # "kinds": collapsed, "han": collapsed with Han apart, "text": the characters themselves
+    view: str
+    beyond_ascii: bool = False
 
 
-Scheme = tuple[Stage, ...]
+@dataclass(frozen=True)
+class Scheme:
+    """Stages in order. `refining` ones come last, and see pieces so short that many come again and again."""
+
+    cutting: tuple[Stage, ...]
+    refining: tuple[Stage, ...] = ()
 
 
-def split_words(text: str, scheme: Scheme) -> list[str]:
-    """The words of `text` under a scheme, in order; joined they give `text` back."""
+def split(text: str, stages: Sequence[Stage]) -> list[str]:
+    """The pieces of `text` after all stages, in order; joined they give `text` back."""
     if text.isascii():  # all views are the text itself
-        words = [text]
-        for stage in scheme:
-            words = [part for word in words for part in stage.split(word) if part]
-        return words
-    views = {"kinds": collapse(text), "text": plain_spaces(text)}
-    if any(stage.view == "han" for stage in scheme):
-        views["han"] = collapse(text, han=True)
+        pieces = [text]
+        for step in stages:
+            if not step.beyond_ascii:
+                pieces = [part for piece in pieces for part in step.split(piece) if part]
+        return pieces
+    views = {name: _VIEWS[name](text) for name in {step.view for step in stages}}
     lengths = [len(text)]
-    for stage in scheme:
-        parts = (part for piece in _cut(views[stage.view], lengths) for part in stage.split(piece))
+    for step in stages:
+        parts = (part for piece in _cut(views[step.view], lengths) for part in step.split(piece))
         lengths = [len(part) for part in parts if part]
     return _cut(text, lengths)
+
+
+_VIEWS: Mapping[str, Callable[[str], str]] = {"kinds": collapse, "han": collapse_but_han, "text": plain_spaces}
 
 
 def _cut(text: str, lengths: Sequence[int]) -> list[str]:
@@ -50,9 +62,9 @@ def _cut(text: str, lengths: Sequence[int]) -> list[str]:
     return pieces
 
 
-def stage(pattern: str, view: str) -> Stage:
+def stage(pattern: str, view: str, beyond_ascii: bool = False) -> Stage:
     """The stage of a regex without groups; `\\s` and `\\d` in it mean ASCII."""
-    return Stage(re.compile(f"({pattern})", re.ASCII).split, view)
+    return Stage(re.compile(f"({pattern})", re.ASCII).split, view, beyond_ascii)
 
 
 _NUMBER_RUN = re.compile(f"[{N}]+")

@@ -22,8 +22,8 @@ def _kinds(pattern: str, view: str = "kinds") -> Stage:
     return stage(pattern, view)
 
 
-def _text(pattern: str) -> Stage:
-    return stage(pattern, "text")
+def _text(pattern: str, beyond_ascii: bool = False) -> Stage:
+    return stage(pattern, "text", beyond_ascii)
 
 
 # A run of spaces in halves: 512, 256, ... The first part is `\s*[\r\n]+` written so that it never steps back.
@@ -49,7 +49,9 @@ _ALPHABETS = (
     r"\ufb00-\ufb06\ufb13-\ufb17\uff21-\uff3a\uff41-\uff5a\U00010400-\U0001044f\U000104b0-\U000104d3"
     r"\U000104d8-\U000104fb\U00010c80-\U00010cb2\U00010cc0-\U00010cf2\U000118a0-\U000118df\U0001e900-\U0001e943"
 )
-_CJK_AND_HANGUL = r"[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"  # overlapping as it stands in the model's file
+_CJK_AND_HANGUL = (
+    r"[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"  # overlapping as it stands in the model's file
+)
 _HAN_AND_KANA = r"[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+"
 _SCRIPTS_OF_AFMOE = (
     r"[\u4e00-\u9fff\u3400-\u4dbf\u8c48-\ufaff\u3040-\u309f\u30a0-\u30ff\uff65-\uff9f\u2f00-\u2fdf\u0e40-\u0e7f"
@@ -69,7 +71,7 @@ _SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
 _MARKED = rf"[^\r\n{L}{P}{S}]?[{L}{M}]+"
 _COMMAND = r"[!-/:-@\[-`{-~][A-Za-z]+"
 _UPPER, _LOWER = f"A-Z{LETTER}", f"a-z{LETTER}"  # beyond ASCII a letter counts as both
-_CJK = _text(_HAN_AND_KANA)
+_CJK = _text(_HAN_AND_KANA, beyond_ascii=True)
 
 _GPT2 = _kinds(rf"'(?:[stmd]|re|ve|ll)| ?[{L}]+| ?[{N}]+| ?[^\s{L}{N}]+|\s+(?!\S)|\s+")
 _LLAMA3 = _kinds(rf"{_SUFFIX}|{_LETTERS}|[{N}]{{1,3}}|{_OTHERS}|{_SPACES}")
@@ -78,6 +80,10 @@ _LINES = _text(r"[^\n]+|\n+")
 _EACH_NUMBER = _kinds(f"[{N}]")
 _UP_TO_THREE = _kinds(f"[{N}]{{1,3}}")
 _WORDS_OF_BLOOM = _text(r" ?[^(\s|.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c)]+")
+
+
+def _scheme(*cutting: Stage, refining: tuple[Stage, ...] = ()) -> Scheme:
+    return Scheme(cutting, refining)
 
 
 def _cased(upper: str, lower: str, suffix: str) -> str:
@@ -91,39 +97,38 @@ def _schemes() -> dict[str, Scheme]:
     numbers = rf"[{N}]{{1,3}}"
     others = rf" ?[^\s{L}{N}]+[\r\n/]*"
     return {
-        "default": (
+        "default": _scheme(
             _kinds(rf"[{P}$+<=>\^~|]+"),
             _GPT2,
-            _kinds(f"[{N}]+"),
-            _text("[0-9][0-9][0-9]"),
+            refining=(_kinds(f"[{N}]+"), _text("[0-9][0-9][0-9]")),
         ),
-        "gpt2": (_GPT2,),
-        "gpt2-digits": (_EACH_NUMBER, _GPT2),
-        "falcon": (_kinds(rf"[{P}$+<=>\^~|`]+"), _GPT2, _text("[0-9][0-9][0-9]")),
-        "llama3": (_LLAMA3,),
-        "jais2": (_kinds(rf"{_SUFFIX}|{_LETTERS}|[{N}]{{1,3}}|{_OTHERS}|{_HALVING_SPACES}"),),
-        "minicpm5": (_UP_TO_THREE, _kinds(rf"{_SUFFIX}|{_LETTERS}|[{N}]+|{_OTHERS}|{_SPACES}")),
-        "qwen2": (_QWEN2,),
-        "qwen35": (
-            _kinds(rf"{_SUFFIX}|[^\r\n{L}{N}]?[{L}{M}]+|[{N}]| ?[^\s{L}{M}{N}]+[\r\n]*|{_SPACES}"),
+        "gpt2": _scheme(_GPT2),
+        "gpt2-digits": _scheme(_EACH_NUMBER, _GPT2),
+        "falcon": _scheme(_kinds(rf"[{P}$+<=>\^~|`]+"), _GPT2, refining=(_text("[0-9][0-9][0-9]"),)),
+        "llama3": _scheme(_LLAMA3),
+        "jais2": _scheme(_kinds(rf"{_SUFFIX}|{_LETTERS}|[{N}]{{1,3}}|{_OTHERS}|{_HALVING_SPACES}")),
+        "minicpm5": _scheme(_UP_TO_THREE, _kinds(rf"{_SUFFIX}|{_LETTERS}|[{N}]+|{_OTHERS}|{_SPACES}")),
+        "qwen2": _scheme(_QWEN2),
+        "qwen35": _scheme(
+            _kinds(rf"{_SUFFIX}|[^\r\n{L}{N}]?[{L}{M}]+|[{N}]| ?[^\s{L}{M}{N}]+[\r\n]*|{_SPACES}")
         ),
-        "ufakzeka": (_kinds(rf"{_LETTERS}|[{N}]|{_OTHERS}|{_SPACES}"),),
-        "bailingmoe": (_kinds(rf"{_SUFFIX}|{_LETTERS}|[{N}]|{_OTHERS}|\s*[\r\n]|\s+(?!\S)|\s+"),),
-        "seed-coder": (_kinds(rf"{_SUFFIX}|{_LETTERS}|[{N}]| ?[^\s{L}{N}\r\n]+|{_SPACES}"),),
-        "exaone-moe": (
+        "ufakzeka": _scheme(_kinds(rf"{_LETTERS}|[{N}]|{_OTHERS}|{_SPACES}")),
+        "bailingmoe": _scheme(_kinds(rf"{_SUFFIX}|{_LETTERS}|[{N}]|{_OTHERS}|\s*[\r\n]|\s+(?!\S)|\s+")),
+        "seed-coder": _scheme(_kinds(rf"{_SUFFIX}|{_LETTERS}|[{N}]| ?[^\s{L}{N}\r\n]+|{_SPACES}")),
+        "exaone-moe": _scheme(
             _kinds(
                 rf"{_SUFFIX}|[^\r\n{L}{N}]?[{L}][{M}]*+(?: ?[{L}][{M}]*+)*+"
                 rf"|[{N}]| ?[^\s{L}{N}]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+"
             ),
         ),
-        "laguna": (_LINES, _QWEN2),
-        "newlines": (_LINES,),
-        "gemma4": (_LINES,),
-        "whitespace": (_text(r"\S+"),),
-        "bloom": (_WORDS_OF_BLOOM,),
-        "viking": (_WORDS_OF_BLOOM, _EACH_NUMBER),
-        "superbpe": (_kinds(f"[{N}]+"), Stage(ascii_digits_from_the_right, "text")),
-        "chameleon": (
+        "laguna": _scheme(_LINES, _QWEN2),
+        "newlines": _scheme(_LINES),
+        "gemma4": _scheme(_LINES),
+        "whitespace": _scheme(_text(r"\S+")),
+        "bloom": _scheme(_WORDS_OF_BLOOM),
+        "viking": _scheme(_WORDS_OF_BLOOM, refining=(_EACH_NUMBER,)),
+        "superbpe": _scheme(_kinds(f"[{N}]+"), Stage(ascii_digits_from_the_right, "text")),
+        "chameleon": _scheme(
             _text("<sentinel:[0-9]+>"),
             _text("IMGIMG[A-I]{1,4}Z"),
             _text(r"[\t\n]|    |  "),
@@ -131,51 +136,55 @@ def _schemes() -> dict[str, Scheme]:
             _kinds(rf"[{P}!-/:-@\[-`{{-~]"),
             _GPT2,
         ),
-        "tekken": (_kinds(rf"{_cased(_UPPER, _LOWER, '')}|[{N}]|{others}|{_SPACES}"),),
-        "gpt4o": (_kinds(rf"{_cased(_UPPER, _LOWER, maybe)}|{numbers}|{others}|{_SPACES}"),),
-        "granite-multi": (
-            _kinds(rf"{_cased(_UPPER + M, _LOWER + M, maybe)}|{numbers}|{others}|{_SPACES}"),
+        "tekken": _scheme(_kinds(rf"{_cased(_UPPER, _LOWER, '')}|[{N}]|{others}|{_SPACES}")),
+        "gpt4o": _scheme(_kinds(rf"{_cased(_UPPER, _LOWER, maybe)}|{numbers}|{others}|{_SPACES}")),
+        "granite-multi": _scheme(
+            _kinds(rf"{_cased(_UPPER + M, _LOWER + M, maybe)}|{numbers}|{others}|{_SPACES}")
         ),
-        "tiny-aya": (
+        "tiny-aya": _scheme(
             Stage(digits_from_the_right, "kinds"),
             _kinds(rf"[^\r\n{L}{N}]?[{L}{M}]+{maybe}|{numbers}|{others}|{_SPACES}"),
         ),
-        "youtu": (
-            _text(_SCRIPTS_OF_YOUTU),
+        "youtu": _scheme(
+            _text(_SCRIPTS_OF_YOUTU, beyond_ascii=True),
             _kinds(rf"[^\r\n{L}{N}]?[{L}{M}]+{maybe}|[{N}]|{others}|{_SPACES}"),
         ),
-        "deepseek-llm": (
+        "deepseek-llm": _scheme(
             _text(r"[\r\n]"),
             _text(rf"\s?[{_ALPHABETS}]+"),
-            _text(r"\s?[!-/:-~\uff01-\uff0f\uff1a-\uff5e\u2018-\u201f\u3000-\u3002]+"),
-            _text(r"(?<!\s)\s++\Z"),
-            _text(_CJK_AND_HANGUL),
-            _kinds(f"[{N}]+"),
+            refining=(
+                _text(r"\s?[!-/:-~\uff01-\uff0f\uff1a-\uff5e\u2018-\u201f\u3000-\u3002]+"),
+                _text(r"(?<!\s)\s++\Z"),
+                _text(_CJK_AND_HANGUL, beyond_ascii=True),
+                _kinds(f"[{N}]+"),
+            ),
         ),
-        "deepseek-coder": (
+        "deepseek-coder": _scheme(
             _text(r"[\r\n]"),
             _kinds(rf"\s?[{L}]+"),
-            _kinds(rf"\s?[{P}]+"),
-            _text(_CJK_AND_HANGUL),
-            _EACH_NUMBER,
+            refining=(
+                _kinds(rf"\s?[{P}]+"),
+                _text(_CJK_AND_HANGUL, beyond_ascii=True),
+                _EACH_NUMBER,
+            ),
         ),
-        "deepseek3": (
+        "deepseek3": _scheme(
             _UP_TO_THREE,
             _CJK,
             _kinds(rf"{_COMMAND}|{_MARKED}| ?[{P}{S}]+[\r\n]*|{_SPACES}"),
         ),
-        "spark2_5": (
+        "spark2_5": _scheme(
             _UP_TO_THREE,
             _CJK,
             _kinds(rf"{_COMMAND}|{_MARKED}| ?[{P}{S}]+|[\r\n]|\s+(?!\S)|\s+"),
-            _EACH_NUMBER,
+            refining=(_EACH_NUMBER,),
         ),
-        "afmoe": (
+        "afmoe": _scheme(
             Stage(digits_from_the_right, "kinds"),
-            _text(_SCRIPTS_OF_AFMOE),
+            _text(_SCRIPTS_OF_AFMOE, beyond_ascii=True),
             _kinds(rf"{_COMMAND}|{_MARKED}| ?[{P}{S}]+[\r\n]*|{_SPACES}"),
         ),
-        "kimi-k2": (
+        "kimi-k2": _scheme(
             _kinds(
                 rf"[{HAN}{HAN_OTHER}]+|[^\r\n{L}{N}{HAN}{HAN_OTHER}]?[{L}]+{maybe}|{numbers}"
                 rf"| ?[^\s{L}{N}{HAN}]+[\r\n]*|{_SPACES}",

@@ -195,11 +195,14 @@ def _tokens(metadata: Mapping[str, object]) -> tuple[str, ...]:
         raise TokenizerError("tokenizer.ggml.tokens is missing: the file holds no vocabulary")
     if not texts:
         raise TokenizerError("tokenizer.ggml.tokens is empty")
+    everything = "".join(texts)
     try:
-        "".join(texts).encode("utf-8", "surrogateescape")
+        everything.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         raise TokenizerError("tokenizer.ggml.tokens holds a text that is no UTF-8") from None
-    return tuple(text.partition("\0")[0] or f"[EMPTY_{id}]" for id, text in enumerate(texts))
+    if "\0" in everything or "" in texts:
+        return tuple(text.partition("\0")[0] or f"[EMPTY_{id}]" for id, text in enumerate(texts))
+    return tuple(texts)
 
 
 def _merges(metadata: Mapping[str, object], model: str, pre: str) -> tuple[str, ...]:
@@ -282,7 +285,7 @@ def _strings(metadata: Mapping[str, object], key: str) -> Sequence[str] | None:
     values = metadata.get(key)
     if values is None:
         return None
-    if not isinstance(values, list | tuple) or not all(isinstance(value, str) for value in values):
+    if not isinstance(values, list | tuple) or not set(map(type, values)) <= {str}:
         raise TokenizerError(f"{key} is not an array of strings")
     return values
 
