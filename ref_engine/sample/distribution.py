@@ -41,7 +41,7 @@ def n_candidates(logits: Logits) -> int:
 
 def softmax(logits: Logits) -> npt.NDArray[np.float64]:
     """Probabilities, float64 (N,), sum 1; 0 for a removed token. At least one candidate must be left."""
-    weights = logits.astype(np.float64)  # then in place: fresh memory for a large vocabulary costs more than exp
+    weights = logits.astype(np.float64)  # then in place: fresh memory for so many costs more than exp()
     weights -= float(logits.max())
     np.exp(weights, out=weights)
     weights /= weights.sum()

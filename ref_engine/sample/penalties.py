@@ -141,12 +141,13 @@ def dry_breakers(
         rest = {  # keyed by how many bytes of the breaker the token ends with
             n: tuple(encode(breaker[n:].decode(errors="replace"))[:MAX_TAIL_TOKENS])
             for n in range(1, len(breaker))
+            if breaker[n] & 0xC0 != 0x80  # a rest that begins inside a character is no text to encode
         }
         for token, piece in enumerate(pieces):
             if breaker in piece:
                 found.setdefault(token, {})[()] = None
                 continue
-            for n in range(min(len(breaker) - 1, len(piece)), 0, -1):
+            for n, tail in rest.items():
                 if piece.endswith(breaker[:n]):
-                    found.setdefault(token, {})[rest[n]] = None
+                    found.setdefault(token, {})[tail] = None
     return {token: tuple(tails) for token, tails in found.items()}

@@ -86,22 +86,20 @@ class Sampler:
 
     def candidates(self, logits: Logits) -> tuple[npt.NDArray[np.intp], Logits]:
         """What the filters leave of logits (V,): token ids ascending, their logits. XTC draws a number."""
-        ids, values = None, logit_bias(logits, self._bias)
+        ids, values = None, _require_finite(logit_bias(logits, self._bias))
         chain = ("temperature", "mirostat") if self.params.mirostat else self.params.samplers
         for i, name in enumerate(chain):
             filtered = self._filter(name, values)
             if filtered is values:
                 continue
-            values = filtered
+            values = _require_finite(filtered) if name in NEEDS_IDS else filtered
             if NEEDS_IDS.isdisjoint(chain[i + 1 :]):  # from here on work with the few that are left
                 ids, values = _compact(ids, values)
         return _compact(ids, values)
 
     def _pick(self, raw: Logits) -> int:
         if self.params.greedy:  # spares sorting the vocabulary
-            values = self._penalized(raw)
-            _require_finite(values)
-            return int(values.argmax())
+            return int(_require_finite(self._penalized(raw)).argmax())
         ids, values = self.candidates(raw)
         probs = softmax(values)
         mass = np.cumsum(probs)
@@ -159,15 +157,15 @@ class Sampler:
 
 def _compact(ids: npt.NDArray[np.intp] | None, values: Logits) -> tuple[npt.NDArray[np.intp], Logits]:
     """Only the candidates, in the order of their ids; ids None means that values[i] is that of token i."""
-    _require_finite(values)
     left = np.flatnonzero(values > REMOVED)
     return left if ids is None else ids[left], values[left]
 
 
-def _require_finite(values: Logits) -> None:
+def _require_finite(values: Logits) -> Logits:
     """No filter removes the last candidate, but biases may ban all tokens, or lift one beyond float32."""
     top = float(values.max())
     if top == -math.inf:
         raise RefEngineError("logit_bias and ignore_eos leave no token to choose from")
     if not math.isfinite(top):
         raise RefEngineError("logit_bias and penalties lift a logit beyond the range of float32")
+    return values

@@ -308,7 +308,7 @@ LOGITS = hnp.arrays(
 
 
 @pytest.mark.parametrize("name", sorted(ANY_FILTER))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(logits=LOGITS, p=st.floats(0, 1, width=32), n=st.integers(0, 45))
 def test_every_filter(name: str, logits: Logits, p: float, n: int) -> None:
     before = logits.copy()
