@@ -14,6 +14,8 @@ from gguf_samples import by_hand, package_file, pair, row, text
 
 from ref_engine.errors import GGUFError
 from ref_engine.files import open_gguf
+from ref_engine.files.cursor import Cursor
+from ref_engine.files.values import Budget, read_value
 
 U64 = 2**64 - 1
 
@@ -93,6 +95,10 @@ HEADERS = {
         by_hand([pair("k", 9, array(8, 99) + struct.pack("<Q", U64 - 7) + bytes(98 * 8))]),
         "a string of the array 'k' of 99 items at byte 49",
     ),
+    "last of many strings": (
+        by_hand([pair("k", 9, array(8, 100) + text("a") * 99 + struct.pack("<Q", 200) + bytes(10))]),
+        "a string of the array 'k' of 100 items",
+    ),
     "arrays": (by_hand([pair("k", 9, array(9, U64) + bytes(64))]), "the array 'k'"),
     "too many arrays": (
         by_hand([pair("k", 9, array(9, 65537) + array(0, 0) * 65537)]),
@@ -123,6 +129,7 @@ ROWS = {
     "overflow": ([row("t", [2**32, 2**32], 0, 0)], "tensor 't' has the impossible shape"),
     "wraps to 4": ([row("t", [2**62 + 1, 4], 24, 0)], "tensor 't' has the impossible shape"),
     "bytes overflow": ([row("t", [2**62], 28, 0)], "tensor 't' has the impossible shape"),
+    "weights overflow": ([row("t", [2**63], 41, 0)], "tensor 't' has the impossible shape"),
     "negative as int64": ([row("t", [2**63], 24, 0)], "tensor 't' has the impossible shape"),
     "row of blocks": (
         [row("t", [48, 2], 2, 0)],
@@ -237,3 +244,11 @@ def test_a_header_larger_than_the_limit(tmp_path: Path) -> None:
     path.write_bytes(by_hand([pair("k", 9, array(0, (1 << 40) - 100))]))
     os.truncate(path, 1 << 40)
     refuse(path, None, "takes the header over 268435456 bytes, the limit")
+
+
+def test_the_budget_is_for_all_arrays_of_a_file() -> None:
+    raw = b"".join(struct.pack("<I", 9) + array(8, 2) + text("a") * 2 for _ in range(2))
+    cursor, budget = Cursor(raw, "file"), Budget(strings=3)
+    read_value(cursor, "'k'", budget)
+    with pytest.raises(GGUFError, match="the array 'k' of 2 items takes the file over its limit"):
+        read_value(cursor, "'k'", budget)
