@@ -5,7 +5,10 @@ Semantics of the samplers `logit_bias`, `penalties` and `dry` of llama.cpp (`src
 """
 
 import math
+import re
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import accumulate
 
 import numpy as np
 
@@ -131,23 +134,24 @@ def dry_breakers(
 
     pieces[id] is the token's text in UTF-8; `encode` turns the rest of a breaker that begins at the end of a
     token into ids, with no special tokens added. As llama.cpp does, only the first 40 bytes of a breaker
-    count and 20 tokens of its rest. One pass over the vocabulary per breaker.
+    count and 20 tokens of its rest.
     """
     found: dict[int, dict[tuple[int, ...], None]] = {}  # dict as an ordered set
+    text = b"\xff".join([*pieces, b""])  # one string to search; no UTF-8 contains the byte between the tokens
+    ends = list(accumulate(len(piece) + 1 for piece in pieces))
     for string in strings:
         breaker = string.encode()[:MAX_BREAKER_BYTES]
         if not breaker:
             continue
-        rest = {  # keyed by how many bytes of the breaker the token ends with
-            n: tuple(encode(breaker[n:].decode(errors="replace"))[:MAX_TAIL_TOKENS])
-            for n in range(1, len(breaker))
-            if breaker[n] & 0xC0 != 0x80  # a rest that begins inside a character is no text to encode
-        }
-        for token, piece in enumerate(pieces):
-            if breaker in piece:
-                found.setdefault(token, {})[()] = None
-                continue
-            for n, tail in rest.items():
-                if piece.endswith(breaker[:n]):
+        inside = {bisect_right(ends, match.start()) for match in re.finditer(re.escape(breaker), text)}
+        for token in inside:
+            found.setdefault(token, {})[()] = None
+        for n in range(1, len(breaker)):
+            if breaker[n] & 0xC0 == 0x80:
+                continue  # a rest that begins inside a character is no text to encode
+            tail = tuple(encode(breaker[n:].decode(errors="replace"))[:MAX_TAIL_TOKENS])
+            for match in re.finditer(re.escape(breaker[:n] + b"\xff"), text):
+                token = bisect_right(ends, match.start())
+                if ends[token] == match.end() and token not in inside:
                     found.setdefault(token, {})[tail] = None
     return {token: tuple(tails) for token, tails in found.items()}
