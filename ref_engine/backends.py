@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from threadpoolctl import ThreadpoolController
+
 from .errors import RefEngineError
 from .ops import Ops
 from .reference import attention, embed, ffn, linear, norm, rope
@@ -10,11 +12,18 @@ from .reference.linear import Activations
 BACKENDS = ("numpy", "native", "cupy")
 
 
-def numpy_ops(activations: Activations) -> Ops:
-    """The readable definition itself; in q8 mode with every sum in its fixed order."""
+def numpy_ops(activations: Activations, n_threads: int | None = None) -> Ops:
+    """The readable definition itself; in q8 mode with every sum in its fixed order.
+
+    n_threads is for the matrix products of BLAS, by default as many as it likes in f32 mode and one in q8 mode, whose
+    products are too small to be worth dividing.
+    """
     exact = activations == "q8"
+    limit = n_threads or (1 if exact else None)
+    pools = ThreadpoolController()
     return Ops(
         name="numpy",
+        scope=lambda: pools.limit(limits=limit, user_api="blas"),
         embed=embed.embed,
         linear=linear.linear_q8 if exact else linear.linear_f32,
         rms_norm=norm.rms_norm,
@@ -25,12 +34,12 @@ def numpy_ops(activations: Activations) -> Ops:
     )
 
 
-def get_ops(backend: str, activations: Activations) -> Ops:
+def get_ops(backend: str, activations: Activations, n_threads: int | None = None) -> Ops:
     """The operations of a backend. Raises RefEngineError for one that is unknown or not to be had here."""
     if activations not in ("f32", "q8"):
         raise RefEngineError(f"unknown activations {activations!r}: f32 or q8")
     if backend == "numpy":
-        return numpy_ops(activations)
+        return numpy_ops(activations, n_threads)
     if backend in BACKENDS:
         raise RefEngineError(f"backend {backend!r} is not part of this version yet; use numpy")
     raise RefEngineError(f"unknown backend {backend!r} (known: {', '.join(BACKENDS)})")

@@ -15,6 +15,7 @@ from .spec import AttentionSpec, FfnSpec, LayerSpec, RopeSpec
 from .weights import Weight, Weights
 
 LayerTap = Callable[[str, int, F32], F32]  # (name, layer, value) -> the value to go on with
+_GLU_NAMES = {"silu": "ffn_swiglu", "gelu": "ffn_geglu", "relu": "ffn_reglu"}
 RopeTables = dict[RopeSpec, tuple[F32, F32]]
 
 
@@ -76,18 +77,25 @@ def attention(x: F32, a: AttentionSpec, w: LayerWeights, p: Pass) -> F32:
     k = p.tap("Kcur", i, ops.rope(k, cos, sin, a.rope.pairing))
     v = p.tap("Vcur", i, v)
     keys, values = p.cache.extend(i, k, v)
+    scale = a.scale
+    if a.scale_queries:
+        q, scale = q * np.float32(scale), 1.0
     inner = (lambda name, value: p.tap(name, i, value)) if p.tracing else None
-    y = ops.attend(q, keys, values, p.positions, scale=a.scale, window=a.window, cap=a.soft_cap, tap=inner)
+    y = ops.attend(q, keys, values, p.positions, scale=scale, window=a.window, cap=a.soft_cap, tap=inner)
     return ops.linear(p.tap("kqv_out", i, y), w["attn_output.weight"], w.vector("attn_output.bias"))
 
 
 def ffn(x: F32, f: FfnSpec, w: LayerWeights, p: Pass) -> F32:
     """(T, D) -> (T, D): two projections up, one gating the other, and one down."""
-    i, ops = w.index, p.ops
-    up = p.tap("ffn_up", i, ops.linear(x, w["ffn_up.weight"], w.vector("ffn_up.bias")))
-    gate = p.tap("ffn_gate", i, ops.linear(x, w["ffn_gate.weight"], w.vector("ffn_gate.bias")))
-    h = p.tap("ffn_glu", i, ops.glu(gate, up, f.activation))
-    return ops.linear(h, w["ffn_down.weight"], w.vector("ffn_down.bias"))
+    gate, up = (projection(x, name, w, p) for name in ("ffn_gate", "ffn_up"))
+    h = p.tap(_GLU_NAMES[f.activation], w.index, p.ops.glu(gate, up, f.activation))
+    return projection(h, "ffn_down", w, p)
+
+
+def projection(x: F32, name: str, w: LayerWeights, p: Pass) -> F32:
+    """A linear map with its bias, if the file has one; llama.cpp calls the biased value `NAME_b`."""
+    bias = w.vector(f"{name}.bias")
+    return p.tap(name if bias is None else f"{name}_b", w.index, p.ops.linear(x, w[f"{name}.weight"], bias))
 
 
 def heads(x: F32, n: int) -> F32:

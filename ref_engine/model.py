@@ -69,12 +69,16 @@ class Model:
         return self.tokenizer.decode(ids)
 
     def new_cache(self, n_ctx: int | None = None) -> KVCache:
-        """An empty cache for n_ctx tokens (the model's context length by default): float32 in f32 mode, else float16."""
+        """An empty cache for n_ctx tokens (the model's `n_ctx` by default): float32 in f32 mode, else float16."""
         return KVCache(self.spec, n_ctx or self.n_ctx, _CACHE_TYPES[self.activations])
 
     def logits(self, ids: Sequence[int]) -> F32:
         """One prefill from an empty cache: (T,) token ids -> (T, V) float32, row t scoring the token after ids[t]."""
-        return self.forward(ids, self.new_cache())
+        return self.forward(ids, self._cache_for(len(ids)))
+
+    def _cache_for(self, n: int) -> KVCache:
+        """An empty cache that has room for a prompt of n tokens, if any may have."""
+        return self.new_cache(self.spec.n_ctx if n <= self.spec.n_ctx else self.spec.n_ctx_most)
 
     def forward(self, ids: Sequence[int], cache: KVCache) -> F32:
         """Append ids to the cache's sequence: (T,) -> logits (T, V) float32.
@@ -82,11 +86,13 @@ class Model:
         Raises RefEngineError for an empty list or an id outside the vocabulary, ContextFull when they do not fit;
         both before anything is computed.
         """
-        return self._head(self._hidden(ids, cache))
+        with self.ops.scope():
+            return self._head(self._hidden(ids, cache))
 
     def last_logits(self, ids: Sequence[int], cache: KVCache) -> F32:
         """As forward, but only the last token's logits: (V,) float32."""
-        return self._head(self._hidden(ids, cache)[-1:])[0]
+        with self.ops.scope():
+            return self._head(self._hidden(ids, cache)[-1:])[0]
 
     def generate(
         self,
@@ -113,7 +119,7 @@ class Model:
             stop=stop,
             logprobs=logprobs,
             ignore_eos=ignore_eos,
-            cache=cache,
+            cache=cache or self._cache_for(len(ids)),
         )
 
     def _hidden(self, ids: Sequence[int], cache: KVCache) -> F32:
@@ -126,9 +132,9 @@ class Model:
     def _layers(self, ids: NDArray[np.int64], cache: KVCache) -> F32:
         positions = cache.n_past + np.arange(ids.size)
         p = Pass(
-            self.ops, cache, positions, self._ropes(positions), self.spec.norm_eps, self._tap, bool(self.taps)
+            self.ops, cache, positions, self._ropes(positions, cache.n_ctx), self.spec.norm_eps, self._tap, bool(self.taps)
         )
-        x = self._tap("inp_embd", None, self.ops.embed(ids, self.weights["token_embd.weight"]))
+        x = self._tap("embd", None, self.ops.embed(ids, self.weights["token_embd.weight"]))
         if self.spec.embedding_scale is not None:
             x = self._tap("inp_scaled", None, x * np.float32(self.spec.embedding_scale))
         for i, layer in enumerate(self.spec.layers):
@@ -143,12 +149,12 @@ class Model:
             y = self.ops.soft_cap(y, self.spec.final_soft_cap)
         return self._tap("result_output", None, y)
 
-    def _ropes(self, positions: NDArray[np.int64]) -> RopeTables:
+    def _ropes(self, positions: NDArray[np.int64], n_ctx: int) -> RopeTables:
         """One table for each way of turning that the layers ask for."""
         tables: RopeTables = {}
         for rope in {layer.attention.rope for layer in self.spec.layers}:
-            factors = None if rope.factors is None else self.weights[rope.factors].f32()
-            tables[rope] = rope_table(rope, positions, factors)
+            name = rope.factors_at(n_ctx)
+            tables[rope] = rope_table(rope, positions, None if name is None else self.weights[name].f32())
         return tables
 
     def _tap(self, name: str, layer: int | None, value: F32) -> F32:
@@ -177,16 +183,16 @@ def load(
 ) -> Model:
     """Open a .gguf file (the first part of a split one) as a model.
 
-    backend: "numpy" (NumPy's own threads; n_threads has no effect there). activations: "f32", the exact product, or
-    "q8", what fast kernels compute. n_ctx: context length, by default what the model was trained for.
+    backend: "numpy" is the readable definition. activations: "f32", the exact product, or
+    "q8", what fast kernels compute. n_threads: cores to use. n_ctx: context length, by default what the model was trained for.
     unpack_budget: bytes of unpacked weights to keep between passes, by default a quarter of the machine's memory.
     Raises GGUFError for a file that is not GGUF, ModelError for one that is not a model this version can run.
     """
-    ops = get_ops(backend, activations)
     if n_ctx is not None and n_ctx < 1:
         raise RefEngineError(f"n_ctx is {n_ctx}, expected at least 1")
     if n_threads is not None and n_threads < 1:
         raise RefEngineError(f"n_threads is {n_threads}, expected at least 1")
+    ops = get_ops(backend, activations, n_threads)
     file = open_gguf(Path(path))
     try:
         spec = read_spec(file.metadata, file.tensors.keys(), n_ctx)
@@ -207,7 +213,7 @@ def check_tensors(spec: ModelSpec, weights: Weights) -> None:
     for name, rule in rules.items():
         if rule.required or name in weights:
             weights.check(name, rule.shape)
-    unused = sorted(set(weights) - set(rules) - set(spec.idle))
+    unused = sorted(set(weights) - set(rules))
     if unused:
         raise ModelError(f"tensor {unused[0]} is not known for architecture {spec.arch} ({len(unused)} such tensors)")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -43,6 +44,7 @@ class Ops:
     """Each field has the signature and, in q8 mode, the bits of the function of that name in `reference/`."""
 
     name: str
+    scope: Callable[[], AbstractContextManager[object]]  # entered around each pass: sets up threads
     embed: Callable[[NDArray[np.int64], Weight], F32]
     linear: Linear
     rms_norm: Callable[[F32, F32 | None, float], F32]

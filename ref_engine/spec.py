@@ -25,6 +25,11 @@ class RopeSpec:
     beta_slow: float = 1.0
     n_ctx_orig: int = 0  # context length before scaling
     factors: str | None = None  # name of the tensor with divisors of the frequencies
+    long_factors: str | None = None  # the same for sequences with room for more than n_ctx_orig tokens
+
+    def factors_at(self, n_ctx: int) -> str | None:
+        """The tensor to divide the frequencies by in a sequence with room for n_ctx tokens."""
+        return self.long_factors if n_ctx > self.n_ctx_orig else self.factors
 
 
 @dataclass(frozen=True)
@@ -34,8 +39,9 @@ class AttentionSpec:
     n_head: int
     n_head_kv: int
     head_dim: int
-    scale: float
+    scale: float  # of the scores, before the softmax
     rope: RopeSpec
+    scale_queries: bool = False  # the scale goes onto the queries instead, before the products
     window: int | None = None  # keys that a token sees, itself included; None: all
     soft_cap: float | None = None
     qk_norm: bool = False  # RMS norm of each query and key head
@@ -67,12 +73,12 @@ class ModelSpec:
     n_vocab: int
     n_ctx_train: int
     n_ctx: int  # context length to run at
+    n_ctx_most: int  # context length for a prompt that does not fit n_ctx
     norm_eps: float
     layers: tuple[LayerSpec, ...]
     tied: bool  # the embedding matrix is also the output matrix
     embedding_scale: float | None = None
     final_soft_cap: float | None = None
-    idle: tuple[str, ...] = ()  # tensors that may be in the file and have no use at this context length
 
     @property
     def n_layer(self) -> int:
@@ -99,8 +105,9 @@ def tensor_rules(spec: ModelSpec) -> dict[str, TensorRule]:
     for i, layer in enumerate(spec.layers):
         rules |= {f"blk.{i}.{name}": rule for name, rule in layer_rules(layer, d).items()}
         rope = layer.attention.rope
-        if rope.factors is not None:
-            rules[rope.factors] = TensorRule((rope.n_rot // 2,))
+        for factors in (rope.factors, rope.long_factors):
+            if factors is not None:
+                rules[factors] = TensorRule((rope.n_rot // 2,))
     return rules
 
 

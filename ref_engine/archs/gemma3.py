@@ -17,13 +17,15 @@ _WINDOW_PERIOD = 6
 
 def spec(keys: Keys) -> ModelSpec:
     widths = keys.per_layer("feed_forward_length")
+    n_ctx, n_ctx_most = keys.contexts()
     windows = keys.windows(_WINDOW_PERIOD)
     return ModelSpec(
         arch=keys.arch,
         d_model=keys.d_model,
         n_vocab=keys.n_vocab,
         n_ctx_train=keys.n_ctx_train,
-        n_ctx=keys.context(),
+        n_ctx=n_ctx,
+        n_ctx_most=n_ctx_most,
         norm_eps=keys.float("attention.layer_norm_rms_epsilon"),
         layers=tuple(
             LayerSpec(
@@ -50,6 +52,7 @@ def _attention(keys: Keys, window: int | None, n_head: int, n_head_kv: int, head
         head_dim,
         scale,
         rope if window is None else keys.windowed_rope(rope),
+        scale_queries=True,
         window=window,
         qk_norm=True,
     )

@@ -98,15 +98,16 @@ class Keys:
                 raise self._error("attention.head_count_kv", k, f"a divisor of {h} heads")
         return [(h, k, head_dim) for h, k in zip(n_head, n_head_kv, strict=True)]
 
-    def context(self) -> int:
-        """The context length to run at: what was asked for, else what the model was trained for.
+    def contexts(self) -> tuple[int, int]:
+        """The context length to run at, and the one for prompts that do not fit it.
 
-        A longrope model has one set of factors up to its original length and one beyond; it runs at the original
-        length unless more is asked for, so that the factors in use do not depend on how a prompt is split.
+        Both are what was asked for, else what the model was trained for. But a longrope model has other factors beyond
+        its original length: it runs within that length unless the prompt or the caller asks for more.
         """
         if self.n_ctx is not None:
-            return self.n_ctx
-        return self.n_ctx_orig if self.text("rope.scaling.type", "linear") == "longrope" else self.n_ctx_train
+            return self.n_ctx, self.n_ctx
+        longrope = self.text("rope.scaling.type", "linear") == "longrope"
+        return min(self.n_ctx_orig, self.n_ctx_train) if longrope else self.n_ctx_train, self.n_ctx_train
 
     @property
     def n_ctx_orig(self) -> int:
@@ -131,6 +132,7 @@ class Keys:
         magnitude = self.float("rope.scaling.attn_factor", 1.0)
         if kind == "yarn":
             magnitude *= 1 + 0.1 * math.log(factor) if factor > 1 else 1
+        short, long = self._factors(kind)
         return RopeSpec(
             n_rot=n_rot,
             base=base,
@@ -139,27 +141,23 @@ class Keys:
             ext_factor=1.0 if kind == "yarn" else 0.0,
             magnitude=magnitude,
             n_ctx_orig=self.n_ctx_orig,
-            factors=self._factors(kind),
+            factors=short,
+            long_factors=long,
         )
 
-    def _factors(self, kind: str) -> str | None:
-        """The tensor that divides the frequencies, if the file has one."""
+    def _factors(self, kind: str) -> tuple[str | None, str | None]:
+        """The tensors that divide the frequencies, if the file has them: within the original length, and beyond."""
+        names = ["rope_freqs.weight"] * 2
         if kind == "longrope":
-            length = "long" if self.context() > self.n_ctx_orig else "short"
-            name = f"rope_factors_{length}.weight"
-        else:
-            name = "rope_freqs.weight"
-        return name if name in self.tensors else None
-
-    def idle_tensors(self) -> tuple[str, ...]:
-        """Factors for the other range of context lengths, which a longrope file carries too."""
-        return ("rope_factors_long.weight", "rope_factors_short.weight")
+            names = ["rope_factors_short.weight", "rope_factors_long.weight"]
+        short, long = (name if name in self.tensors else None for name in names)
+        return short, long
 
     def windowed_rope(self, rope: RopeSpec) -> RopeSpec:
         """The rotary embedding of layers with a sliding window: a base of its own, no interpolation, no factors."""
         base = self.float("rope.freq_base_swa", 10000.0)
         magnitude = self.float("rope.scaling.attn_factor", 1.0)
-        return replace(rope, base=base, freq_scale=1.0, ext_factor=0.0, magnitude=magnitude, factors=None)
+        return replace(rope, base=base, freq_scale=1.0, ext_factor=0.0, magnitude=magnitude, factors=None, long_factors=None)
 
     def windows(self, period: int) -> list[int | None]:
         """The sliding window of each layer: every `period`-th layer sees all, unless the file says otherwise."""

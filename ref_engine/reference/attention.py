@@ -15,10 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .elementary import exp, tanh
-from .sums import F32, lane_dot, lane_sum
+from .sums import F32, lane_matmul, lane_sum
 
 Tap = Callable[[str, F32], F32]
-_FLOATS_AT_A_TIME = 1 << 16  # temporaries that stay in a core's cache
 
 
 def causal_mask(positions: NDArray[np.int64], n_keys: int, window: int | None) -> NDArray[np.bool_]:
@@ -38,13 +37,7 @@ def scores_blas(q: F32, k: F32) -> F32:
 def scores_ordered(q: F32, k: F32) -> F32:
     """The same with each dot product added in sixteen lanes."""
     groups = q.shape[1] // k.shape[1]
-    out = np.empty((q.shape[1], q.shape[0], k.shape[0]), np.float32)
-    step = max(1, _FLOATS_AT_A_TIME // (16 * k.shape[0]))
-    for h in range(q.shape[1]):
-        keys = np.ascontiguousarray(k[:, h // groups])
-        for t in range(0, q.shape[0], step):
-            out[h, t : t + step] = lane_dot(q[t : t + step, h, None, :], keys)
-    return out
+    return np.stack([lane_matmul(q[:, h], k[:, h // groups]) for h in range(q.shape[1])])
 
 
 def soft_max(x: F32, seen: NDArray[np.bool_], scale: float) -> F32:
@@ -71,12 +64,13 @@ def weighted_blas(p: F32, v: F32) -> F32:
 def weighted_ordered(p: F32, v: F32) -> F32:
     """The same, adding one key after the other: acc = acc + p[s] * v[s]."""
     groups = p.shape[0] // v.shape[1]
-    by_key = np.ascontiguousarray(p.transpose(2, 0, 1))[..., None]  # (S, H, T, 1)
-    values = np.repeat(v, groups, axis=1)[:, :, None, :]  # (S, H, 1, Hd)
-    acc = np.zeros((p.shape[0], p.shape[1], v.shape[2]), np.float32)
-    for s in range(v.shape[0]):
-        acc = acc + by_key[s] * values[s]
-    return acc
+    out = np.zeros((p.shape[0], p.shape[1], v.shape[2]), np.float32)
+    for h, acc in enumerate(out):
+        by_key = np.ascontiguousarray(p[h].T)[:, :, None]  # (S, T, 1)
+        values = np.ascontiguousarray(v[:, h // groups])  # (S, Hd)
+        for s in range(v.shape[0]):
+            acc += by_key[s] * values[s]
+    return out
 
 
 def attend(

@@ -23,10 +23,9 @@ import numpy as np
 from ..quant.activations import ROUNDINGS, Rounded
 from ..quant.types import PLAIN_TYPES
 from ..weights import Weight
-from .sums import F32, lane_dot
+from .sums import F32, lane_matmul
 
 Activations = Literal["f32", "q8"]
-_ROWS_AT_A_TIME = 1 << 21  # floats in a temporary of the plain product
 
 
 def linear(x: F32, weight: Weight, bias: F32 | None = None, *, activations: Activations) -> F32:
@@ -71,8 +70,4 @@ def block_dot(x: Rounded, weight: Weight) -> F32:
 def plain_dot(x: F32, weight: Weight) -> F32:
     """Float activations, rounded to the weight's type, times an F32, F16 or BF16 weight: (T, rows) float32."""
     kind = PLAIN_TYPES[weight.type]
-    x = kind.to_f32(kind.from_f32(x))
-    w = weight.f32()
-    step = max(1, _ROWS_AT_A_TIME // (16 * x.shape[0] or 1))
-    parts = [lane_dot(x[:, None, :], w[None, i : i + step]) for i in range(0, w.shape[0], step)]
-    return np.concatenate(parts, axis=1)
+    return lane_matmul(kind.to_f32(kind.from_f32(x)), weight.f32())

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 F32 = NDArray[np.float32]
 LANES = 16
+_FLOATS_AT_A_TIME = 1 << 16  # temporaries that stay in a core's cache
 
 
 def _padded(x: F32) -> F32:
@@ -39,10 +40,16 @@ def lane_sum(x: F32) -> F32:
     return _fold(acc)
 
 
-def lane_dot(a: F32, b: F32) -> F32:
-    """Dot product over the last axis, the other axes broadcast: (..., n), (..., n) -> (...)."""
+def lane_matmul(a: F32, b: F32) -> F32:
+    """All dot products of rows of a with rows of b: (T, n), (S, n) -> (T, S), each added as in `lane_sum`."""
     a, b = _padded(a), _padded(b)
-    acc = np.zeros((*np.broadcast_shapes(a.shape[:-1], b.shape[:-1]), LANES), np.float32)
-    for i in range(0, a.shape[-1], LANES):
-        acc = acc + a[..., i : i + LANES] * b[..., i : i + LANES]
-    return _fold(acc)
+    out = np.empty((a.shape[0], b.shape[0]), np.float32)
+    rows = max(1, _FLOATS_AT_A_TIME // (LANES * a.shape[0]))
+    at = np.ascontiguousarray(a.T)[:, :, None]  # (n, T, 1), lanes first: the innermost loop runs over rows of b
+    for s in range(0, b.shape[0], rows):
+        bt = np.ascontiguousarray(b[s : s + rows].T)[:, None, :]
+        acc = np.zeros((LANES, a.shape[0], bt.shape[-1]), np.float32)
+        for i in range(0, a.shape[1], LANES):
+            acc += at[i : i + LANES] * bt[i : i + LANES]
+        out[:, s : s + rows] = _fold(acc.transpose(1, 2, 0))
+    return out

@@ -1,0 +1,71 @@
+"""What all tests share: golden data, models from the cache, models rebuilt from a specification."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+ROOT = Path(__file__).parents[1]
+GOLDEN = ROOT / "golden"
+CACHE = Path(os.environ.get("REF_ENGINE_CACHE", Path.home() / ".cache" / "ref-engine"))
+
+
+def nmse(got: NDArray[Any], want: NDArray[Any]) -> NDArray[np.float64]:
+    """Squared error over squared size along the last axis, in float64: one figure for each row."""
+    got64, want64 = got.astype(np.float64), want.astype(np.float64)
+    size = (want64**2).sum(-1)
+    return np.asarray(((got64 - want64) ** 2).sum(-1) / np.where(size, size, 1))
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    return GOLDEN
+
+
+@pytest.fixture(scope="session")
+def error() -> Callable[[NDArray[Any], NDArray[Any]], NDArray[np.float64]]:
+    return nmse
+
+
+def cached_model(name: str) -> Path:
+    path = CACHE / "models" / name
+    if not path.exists():
+        pytest.skip(f"model {name} is not in {CACHE}: python -m ref_engine.library.assets fetches it")
+    return path
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    return cached_model("smollm2-135m-instruct-q4_1.gguf")
+
+
+@pytest.fixture(scope="session")
+def gemma3() -> Path:
+    return cached_model("gemma-3-270m-q4_k_m.gguf")
+
+
+@pytest.fixture(scope="session")
+def zoo_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """name -> path of a small .gguf rebuilt from golden/zoo/specs/name.json; built once."""
+    spec = importlib.util.spec_from_file_location("zoo_gguf", GOLDEN / "make" / "zoo_gguf.py")
+    assert spec is not None and spec.loader is not None
+    zoo_gguf = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(zoo_gguf)
+    folder = tmp_path_factory.mktemp("zoo")
+
+    def build(name: str) -> Path:
+        path = folder / f"{name}.gguf"
+        if not path.exists():
+            described = json.loads((GOLDEN / "zoo" / "specs" / f"{name}.json").read_text())
+            zoo_gguf.build(described, str(path), described["seed"])
+        return path
+
+    return build
