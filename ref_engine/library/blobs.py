@@ -58,9 +58,7 @@ class Blobs:
         """One process at a time works on `what`: `sha256-HEX`, or `store` for manifests."""
         bar = progress or Silent()
         self.work.mkdir(parents=True, exist_ok=True)
-        waiting = (
-            (lambda: bar.start(None, "waiting for another process to finish the same")) if progress else None
-        )
+        waiting = (lambda: bar.start(None, "waiting for another process to finish the same")) if progress else None
         with file_lock(self.work / f"{what}.lock", waiting):
             yield
 
@@ -118,7 +116,9 @@ class Blobs:
 
     def land_partial(self, layer: Layer) -> None:
         """The verified download of `layer` becomes a blob."""
-        self._land(self.partial(layer.sha256), layer.sha256, layer.size)
+        partial = self.partial(layer.sha256)
+        partial.with_suffix(".etag").unlink(missing_ok=True)  # first: alone it would stay for ever
+        self._land(partial, layer.sha256, layer.size)
 
     def clean(self) -> None:
         """Removes temporaries that no living process holds, and partial downloads that nobody came back
@@ -130,7 +130,7 @@ class Blobs:
             if path.name.startswith("tmp-"):
                 self._remove_if_free(path.name.removesuffix(".lock"), [path])
             elif path.suffix == ".partial" and _modified(path) < old:
-                self._remove_if_free(path.stem, [path, path.with_suffix(".etag")])
+                self._remove_if_free(path.stem, [path.with_suffix(".etag"), path])
 
     def _remove_if_free(self, what: str, paths: list[Path]) -> None:
         lock = self.work / f"{what}.lock"

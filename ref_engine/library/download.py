@@ -45,7 +45,7 @@ def fetch(remote: Remote, path: Path, client: Client, bar: Progress) -> None:
         _complete(remote, path, client, bar)
         found = _verify(remote, path, bar)
         if found != remote.sha256 and resumed:
-            _forget(path)
+            forget(path)
             _complete(remote, path, client, bar)
             found = _verify(remote, path, bar)
     except OSError as error:
@@ -53,7 +53,7 @@ def fetch(remote: Remote, path: Path, client: Client, bar: Progress) -> None:
     finally:
         bar.done()
     if found != remote.sha256:
-        _forget(path)
+        forget(path)
         raise StoreError(f"{public_url(remote.url)}: its sha256 is {found}, expected {remote.sha256}")
 
 
@@ -84,7 +84,7 @@ def _complete(remote: Remote, path: Path, client: Client, bar: Progress) -> None
         os.utime(path)  # in use: not to be cleaned away as forgotten
     have = _size(path)
     if have > remote.size:
-        _forget(path)
+        forget(path)
         have = 0
     if shutil.disk_usage(path.parent).free < remote.size - have + _SPARE:
         raise StoreError(f"{path.parent}: not enough room for {remote.size} bytes")
@@ -124,13 +124,13 @@ def _start_of(response: requests.Response, have: int, remote: Remote, path: Path
     right."""
     where, start = public_url(remote.url), 0
     if response.status_code == 416:
-        _forget(path)
+        forget(path)
         raise Transient(f"{where}: the server does not have the range that was asked for")
     if response.status_code == 206:
         match = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
         numbers = tuple(map(int, match.groups())) if match else ()
         if not have or numbers != (have, remote.size - 1, remote.size):
-            _forget(path)
+            forget(path)
             raise Transient(f"{where}: the server sent another range than was asked for")
         start = have
     elif response.status_code != 200:
@@ -177,9 +177,10 @@ def _etag_path(path: Path) -> Path:
     return path.with_suffix(".etag")
 
 
-def _forget(path: Path) -> None:
-    path.unlink(missing_ok=True)
+def forget(path: Path) -> None:
+    """Removes a download and what is noted about it."""
     _etag_path(path).unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
 
 
 def _size(path: Path) -> int:

@@ -53,9 +53,7 @@ class ModelInfo:
     licenses: tuple[str, ...] = ()
 
 
-def entry_of(
-    shown: str, name: Name, manifest: Manifest, blobs: Blobs, modified: float, read_only: bool
-) -> Entry:
+def entry_of(shown: str, name: Name, manifest: Manifest, blobs: Blobs, modified: float, read_only: bool) -> Entry:
     """The row of a stored model; its facts come from the config blob, else from the GGUF header."""
     layer = manifest.model(str(name))
     path = blobs.path(layer.sha256)

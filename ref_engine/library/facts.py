@@ -75,9 +75,7 @@ def config_facts(raw: bytes, what: str) -> Facts | None:
     """Facts from a config blob, or None where it lacks one (then the GGUF header is asked)."""
     body = parse_json_object(raw, what)
     fields = [body.get(key) for key in ("model_family", "model_type", "file_type")]
-    texts = [
-        field for field in fields if isinstance(field, str) and 1 <= len(field) <= 80 and field.isprintable()
-    ]
+    texts = [field for field in fields if isinstance(field, str) and 1 <= len(field) <= 80 and field.isprintable()]
     return Facts(*texts) if len(texts) == 3 else None
 
 

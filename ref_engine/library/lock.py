@@ -39,9 +39,7 @@ def _is_at(fd: int, path: Path) -> bool:
 
 
 @contextmanager
-def file_lock(
-    path: Path, waiting: Callable[[], None] | None = None, seconds: float | None = None
-) -> Iterator[None]:
+def file_lock(path: Path, waiting: Callable[[], None] | None = None, seconds: float | None = None) -> Iterator[None]:
     """Holds the lock at `path`, made where absent and removed after use.
 
     `waiting` is called once if someone else holds it. After `seconds` (None: without end) StoreError is

@@ -85,9 +85,7 @@ def parse_manifest(raw: bytes, what: str) -> Manifest:
     if not isinstance(layers, list) or not 1 <= len(layers) <= _LAYERS:
         raise StoreError(f"{what}: a manifest needs 1 to {_LAYERS} layers")
     config = _parse_layer(body.get("config"), f"{what}: config")
-    return Manifest(
-        config, tuple(_parse_layer(entry, f"{what}: layer {i}") for i, entry in enumerate(layers)), raw
-    )
+    return Manifest(config, tuple(_parse_layer(entry, f"{what}: layer {i}") for i, entry in enumerate(layers)), raw)
 
 
 def parse_json_object(raw: bytes, what: str) -> dict[str, object]:

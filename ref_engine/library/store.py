@@ -43,9 +43,7 @@ class Store:
     `Store(path)` is that directory alone.
     """
 
-    def __init__(
-        self, root: str | os.PathLike[str] | None = None, read_only: Sequence[Path] | None = None
-    ) -> None:
+    def __init__(self, root: str | os.PathLike[str] | None = None, read_only: Sequence[Path] | None = None) -> None:
         self.root = default_root() if root is None else Path(root).expanduser()
         own = self.root == default_root()
         self.read_only = tuple(read_only) if read_only is not None else ollama_roots() if own else ()
@@ -64,9 +62,7 @@ class Store:
         root, name, manifest = self.find(name_or_path)
         layer = manifest.model(str(name))
         if not Blobs(root).has(layer):
-            raise StoreError(
-                f"model {name}: its file {Blobs(root).path(layer.sha256)} is missing or cut short"
-            )
+            raise StoreError(f"model {name}: its file {Blobs(root).path(layer.sha256)} is missing or cut short")
         return Blobs(root).path(layer.sha256)
 
     def find(self, text: str) -> tuple[Path, Name, Manifest]:
@@ -80,9 +76,7 @@ class Store:
         queries = [parse_name(text)]
         builtin = catalog_model(text)
         if builtin is not None and builtin.name != text.lower():
-            queries.append(
-                parse_name(builtin.name)
-            )  # `smollm2` is `smollm2:latest` if there is one, else the built-in
+            queries.append(parse_name(builtin.name))  # `smollm2` is `smollm2:latest` if there is one, else the built-in
         for root in (self.root, *self.read_only):
             names = list(stored_names(root))
             for query in queries:
@@ -92,9 +86,7 @@ class Store:
         if builtin is not None:
             raise StoreError(f"model {text!r} is not here yet: `ref-engine pull {text}` fetches it")
         known = [entry.name for entry in self.list()]
-        raise StoreError(
-            f"no model {text[:100]!r}{near(text[:200], [*known, *catalog_names()] if known else known)}"
-        )
+        raise StoreError(f"no model {text[:100]!r}{near(text[:200], [*known, *catalog_names()] if known else known)}")
 
     def list(self) -> list[Entry]:
         """Every whole model, newest first. One whose manifest is damaged or whose blobs are missing is left
@@ -124,9 +116,7 @@ class Store:
     # -- changing
     # ---------------------------------------------------------------------------------------------
 
-    def add_file(
-        self, name: str, source: str | os.PathLike[str] | BinaryIO, progress: Progress | None = None
-    ) -> Entry:
+    def add_file(self, name: str, source: str | os.PathLike[str] | BinaryIO, progress: Progress | None = None) -> Entry:
         """Copies a GGUF file (a path or an open binary stream) into the store under `name`."""
         target, bar = full_name(name), progress or Silent()
         if isinstance(source, str | os.PathLike):
@@ -163,15 +153,14 @@ class Store:
             with self.blobs.temporary() as temporary:
                 write_atomic(manifest_path(self.root, same), manifest.raw, temporary)
         modified = manifest_path(self.root, same).stat().st_mtime
-        return entry_of(
-            display(same, [*known, same], preferred_hosts()), same, manifest, self.blobs, modified, False
-        )
+        return entry_of(display(same, [*known, same], preferred_hosts()), same, manifest, self.blobs, modified, False)
 
     def copy(self, source: str, target: str) -> Entry:
         """Gives a model a second name. Its blobs are shared, or copied if they are in a read-only
         directory."""
         name = full_name(target)
         root, _, manifest = self.find(source)
+        self.blobs.clean()
         if root != self.root:
             for layer in manifest.all_layers:
                 self.blobs.put_copy(Blobs(root).path(layer.sha256), layer)

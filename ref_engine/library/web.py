@@ -152,9 +152,7 @@ class Client:
                 got += len(chunk)
                 if time.monotonic() - since > self.patience.stall_seconds:
                     if got < self.patience.stall_bytes:
-                        raise Transient(
-                            f"{where}: too slow, {got} bytes in {self.patience.stall_seconds:g} s"
-                        )
+                        raise Transient(f"{where}: too slow, {got} bytes in {self.patience.stall_seconds:g} s")
                     since, got = time.monotonic(), 0
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise Transient(f"{where}: the connection broke ({type(error).__name__})") from error
@@ -170,9 +168,7 @@ class Client:
                     raise StoreError(f"{public_url(url)}: more than {limit} bytes")
             declared = response.headers.get("content-length")
             if declared is not None and declared != str(len(body)):
-                raise Transient(
-                    f"{public_url(url)}: the connection closed after {len(body)} of {declared} bytes"
-                )
+                raise Transient(f"{public_url(url)}: the connection closed after {len(body)} of {declared} bytes")
             return bytes(body), response
 
     def _get(self, url: str, headers: Mapping[str, str] | None, auth: AuthBase | None) -> requests.Response:
@@ -207,9 +203,7 @@ def check_url(url: str, before: SplitResult | None, insecure: bool) -> SplitResu
     if before is not None and before.scheme == "https" and parts.scheme == "http" and not insecure:
         raise StoreError(f"{public_url(before.geturl())}: redirects from https to plain http, refused")
     if parts.scheme == "http" and not insecure and not is_loopback(host):
-        raise StoreError(
-            f"{public_url(url)}: plain http is refused (allowed for this machine, or when insecure)"
-        )
+        raise StoreError(f"{public_url(url)}: plain http is refused (allowed for this machine, or when insecure)")
     return parts
 
 
@@ -252,6 +246,4 @@ def _reason(error: Exception) -> str:
         return "no answer in time"
     if isinstance(error, requests.exceptions.SSLError):
         return "TLS failed, the server's certificate is not trusted"
-    return (
-        "cannot connect" if isinstance(error, requests.exceptions.ConnectionError) else type(error).__name__
-    )
+    return "cannot connect" if isinstance(error, requests.exceptions.ConnectionError) else type(error).__name__

@@ -85,5 +85,3 @@ def make_gguf(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., bytes]:
 @pytest.fixture(scope="session")
 def sha() -> Callable[[bytes], str]:
     return lambda data: hashlib.sha256(data).hexdigest()
-
-

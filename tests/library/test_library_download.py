@@ -176,7 +176,7 @@ def test_a_stream_that_does_not_end(server: Loopback, tmp_path: Path, monkeypatc
     endless = iter(lambda: b"x" * 65536, b"")
 
     class Endless:
-        status_code, headers, url = 200, {}, "http://x/"  # noqa: RUF012
+        status_code, headers, url = 200, {}, "http://x/"
 
         def __enter__(self) -> "Endless":
             return self
@@ -240,7 +240,8 @@ def test_redirects_are_followed_and_the_token_stays_at_home(server: Loopback, tm
 
 
 @pytest.mark.parametrize(
-    "target", ["file:///etc/passwd", "ftp://127.0.0.1/f", "https:///x", "http://example.invalid/f", "gopher://x", "data:,x"]
+    "target",
+    ["file:///etc/passwd", "ftp://127.0.0.1/f", "https:///x", "http://example.invalid/f", "gopher://x", "data:,x"],
 )
 def test_redirects_that_are_refused(server: Loopback, tmp_path: Path, target: str) -> None:
     case = Case(server, tmp_path, statuses=[302])
@@ -262,7 +263,14 @@ def test_what_urls_may_be_asked() -> None:
     assert check_url("http://localhost:1/x", None, False).port == 1
     assert check_url("http://[::1]/", None, False).hostname == "::1"
     assert check_url("http://example.com/", None, True).scheme == "http"
-    for url in ("http://example.com/", "http://127.0.0.1.example.com/", "https:///x", "https://h:99999/", "x", "https://[/"):
+    for url in (
+        "http://example.com/",
+        "http://127.0.0.1.example.com/",
+        "https:///x",
+        "https://h:99999/",
+        "x",
+        "https://[/",
+    ):
         with pytest.raises(StoreError):
             check_url(url, None, False)
     for url in ("https://127.0.0.1/", "https://localhost/", "http://example.com/", "http://[::1]:80/"):

@@ -26,8 +26,10 @@ def test_parts_of_a_name(text: str, expected: tuple[str | None, str, str, str]) 
 @pytest.mark.parametrize(
     "text",
     [
-        "", ":", ":tag", "m:", "/m", "m/", "a/b/c/d", "a//b", "..", "../m", "a/../m", "x/y/..", ".hidden", "-dash", "m:..",
-        "m:../../x", "m:-t", "a.b/m", "a:b:c/m", "m:a:b", "m\0", "m\n", "m m", "a\\b", "C:\\m", "é", "m" * 81, "m:" + "t" * 81,
+        "", ":", ":tag", "m:", "/m", "m/", "a/b/c/d", "a//b", "..", "../m", "a/../m", "x/y/..", ".hidden",
+        "-dash", "m:..",
+        "m:../../x", "m:-t", "a.b/m", "a:b:c/m", "m:a:b", "m\0", "m\n", "m m", "a\\b", "C:\\m", "é", "m" * 81,
+        "m:" + "t" * 81,
         "n" * 81 + "/m", "h" * 351 + "/n/m", "https://h/n/m", "file:///etc/passwd", "con", "NUL.txt", "m:aux", "com1/m",
         "m.", "hf:owner", "hf:a/b/c/d", "hf:../b", "m@sha256:0", "m%2e", "$m", "*",
     ],

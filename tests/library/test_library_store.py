@@ -202,7 +202,7 @@ def test_resolve_of_paths_and_unknown_names(store: Store, tmp_path: Path, make_g
         store.resolve("smollm2")
     store.add_file("smollm2:135m", io.BytesIO(make_gguf()))
     assert store.resolve("smollm2").is_file()  # the alias of the built-in
-    with pytest.raises(StoreError, match="did you mean.*smollm2"):
+    with pytest.raises(StoreError, match=r"did you mean.*smollm2"):
         store.resolve("smolm2")
     with pytest.raises(StoreError) as caught:
         store.resolve("x" * 80)

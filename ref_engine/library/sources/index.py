@@ -36,9 +36,7 @@ def locate(wanted: PackageFile, settings: IndexSettings, client: Client) -> str:
     """The URL (http, https or file) of a package file. StoreError that tells what was asked and why it
     failed."""
     reasons = []
-    for page, is_index in [(url, True) for url in settings.indexes] + [
-        (url, False) for url in settings.find_links
-    ]:
+    for page, is_index in [(url, True) for url in settings.indexes] + [(url, False) for url in settings.find_links]:
         try:
             links = project_links(page, wanted.project, client) if is_index else page_links(page, client)
         except StoreError as error:
@@ -73,9 +71,7 @@ def page_links(page: str, client: Client) -> list[Link]:
         links = parse_json_page(body, response.url, public_url(page))
     else:
         links = parse_html_page(body.decode("utf-8", "replace"), response.url)
-    return [
-        Link(link.filename, _with_login(link.url, page), link.sha256) for link in links if _is_web(link.url)
-    ]
+    return [Link(link.filename, _with_login(link.url, page), link.sha256) for link in links if _is_web(link.url)]
 
 
 def parse_json_page(body: bytes, base: str, what: str) -> list[Link]:
@@ -86,9 +82,7 @@ def parse_json_page(body: bytes, base: str, what: str) -> list[Link]:
     links = []
     for file in files:
         filename, url, hashes = (
-            (file.get(key) for key in ("filename", "url", "hashes"))
-            if isinstance(file, dict)
-            else (None, None, None)
+            (file.get(key) for key in ("filename", "url", "hashes")) if isinstance(file, dict) else (None, None, None)
         )
         if not isinstance(filename, str) or not isinstance(url, str):
             raise StoreError(f"{what}: a file without name or URL")
@@ -162,7 +156,5 @@ def _with_login(url: str, index: str) -> str:
     login, at, _ = ours.netloc.rpartition("@")
     same = (ours.scheme, ours.hostname, ours.port) == (theirs.scheme, theirs.hostname, theirs.port)
     return (
-        theirs._replace(netloc=f"{login}@{theirs.netloc}").geturl()
-        if at and same and "@" not in theirs.netloc
-        else url
+        theirs._replace(netloc=f"{login}@{theirs.netloc}").geturl() if at and same and "@" not in theirs.netloc else url
     )

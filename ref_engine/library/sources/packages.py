@@ -20,9 +20,7 @@ from ref_engine.library.web import Client, Patience
 _LOOKUP = Patience(retries=3)  # pip is asked next, so no need to be stubborn
 
 
-def fetch_package(
-    wanted: PackageFile, path: Path, bar: Progress, settings: IndexSettings | None = None
-) -> None:
+def fetch_package(wanted: PackageFile, path: Path, bar: Progress, settings: IndexSettings | None = None) -> None:
     """Makes `path` hold the file, whose size and hash are pinned. Raises StoreError.
 
     Where the index cannot be asked the way we ask (a keyring, a client certificate), a wheel is left to
@@ -68,9 +66,7 @@ def member_chunks(archive: Path, part: Part) -> Iterator[bytes]:
         raise StoreError(f"{what}: damaged ({error})") from error
 
 
-def _pip_download(
-    wanted: PackageFile, path: Path, bar: Progress, settings: IndexSettings, reason: str
-) -> None:
+def _pip_download(wanted: PackageFile, path: Path, bar: Progress, settings: IndexSettings, reason: str) -> None:
     """A wheel through `pip download`; `reason` is why we could not fetch it ourselves."""
     options = ["--no-deps", "--only-binary=:all:", "--no-cache-dir", "--progress-bar=off", "--retries=1"]
     with tempfile.TemporaryDirectory(prefix="ref-engine-") as folder:

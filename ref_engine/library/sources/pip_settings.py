@@ -32,17 +32,16 @@ def index_settings() -> IndexSettings:
 
     StoreError if no index can be found out.
     """
-    pip = _pip_command()
-    values = parse_config(_run(pip, "config", "list")) if pip else _from_environment()
+    pip, values = _ask_pip()
+    if not pip:
+        values = _from_environment()
     extra = tuple(values.get("extra-index-url", "").split())
     links = tuple(values.get("find-links", "").split())
     if values.get("no-index", "").lower() in ("1", "true", "yes", "on"):
         return IndexSettings((), links, values.get("cert"), pip)
     main = values.get("index-url") or (_default_index(pip) if pip else "")
     if not main:
-        raise StoreError(
-            "cannot tell which package index to use: pip is not installed and PIP_INDEX_URL is not set"
-        )
+        raise StoreError("cannot tell which package index to use: pip is not installed and PIP_INDEX_URL is not set")
     return IndexSettings((main, *extra), links, values.get("cert"), pip)
 
 
@@ -69,7 +68,7 @@ def parse_default_index(help_text: str) -> str:
 
 
 def _default_index(pip: tuple[str, ...]) -> str:
-    return parse_default_index(_run(pip, "download", "--help"))
+    return parse_default_index(_run(pip, "download", "--help") or "")
 
 
 def _from_environment() -> dict[str, str]:
@@ -85,28 +84,23 @@ def _from_environment() -> dict[str, str]:
     return {option: value for option, value in values.items() if value}
 
 
-def _pip_command() -> tuple[str, ...]:
-    own = (sys.executable, "-m", "pip")
-    if sys.executable and _run(own, "--version", check=False):
-        return own
+def _ask_pip() -> tuple[tuple[str, ...], dict[str, str]]:
+    """The pip command that answers, and its configuration; both empty where there is no pip."""
     found = shutil.which("pip")
-    return (found,) if found else ()
+    for pip in ((sys.executable, "-m", "pip"), (found,) if found else ()):
+        listing = _run(pip, "config", "list") if pip and pip[0] else None
+        if listing is not None:
+            return pip, parse_config(listing)
+    return (), {}
 
 
-def _run(pip: tuple[str, ...], *arguments: str, check: bool = True) -> str:
-    """What a pip command prints; StoreError where it fails and `check`, else an empty string."""
+def _run(pip: tuple[str, ...], *arguments: str) -> str | None:
+    """What a pip command prints, or None if it fails."""
     env = {**os.environ, "COLUMNS": "500", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONIOENCODING": "utf-8"}
     try:
         done = subprocess.run(
-            [*pip, *arguments],
-            capture_output=True,
-            timeout=120,
-            env=env,
-            check=False,
-            stdin=subprocess.DEVNULL,
+            [*pip, *arguments], capture_output=True, timeout=120, env=env, check=False, stdin=subprocess.DEVNULL
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise StoreError(f"pip {arguments[0]}: {type(error).__name__}") from error
-    if done.returncode and check:
-        raise StoreError(f"pip {arguments[0]} failed with status {done.returncode}")
-    return "" if done.returncode else done.stdout.decode("utf-8", "replace")
+    return None if done.returncode else done.stdout.decode("utf-8", "replace")

@@ -53,7 +53,8 @@ def pull_registry(
     api = f"{base}/v2/{query.namespace}/{query.model}"
     with Client(insecure=insecure, auth=Anonymous(), answer=token_source(base, insecure)) as client:
         manifest = get_manifest(client, f"{api}/manifests/{query.tag}", query)
-        for layer in dict.fromkeys(manifest.all_layers):
+        model_first = sorted(manifest.all_layers, key=lambda layer: layer.media_type != MODEL)
+        for layer in dict.fromkeys(model_first):
             _pull_blob(store, client, bar, layer, f"{api}/blobs/sha256:{layer.sha256}", query)
     return store.publish(name or query.at(host_of(base)), manifest)
 
@@ -85,9 +86,7 @@ def get_manifest(client: Client, url: str, query: Query) -> Manifest:
     try:
         raw, _ = client.get_bytes(url, MANIFEST_LIMIT, {"Accept": MANIFEST_TYPE})
     except NotFound as error:
-        raise StoreError(
-            f"{query.namespace}/{query.model}:{query.tag}: the registry has no such model"
-        ) from error
+        raise StoreError(f"{query.namespace}/{query.model}:{query.tag}: the registry has no such model") from error
     manifest = parse_manifest(raw, what)
     manifest.model(what)
     for layer in manifest.all_layers:
