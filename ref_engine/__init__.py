@@ -1,15 +1,23 @@
 """ref-engine: a GGUF inference engine whose every step can be read, run and checked.
 
-    import ref_engine
-    m = ref_engine.load("model.gguf")
-    print("".join(e.text for e in m.generate("Once upon a time", max_tokens=32, temperature=0)))
+import ref_engine
+m = ref_engine.load("model.gguf")
+print("".join(e.text for e in m.generate("Once upon a time", max_tokens=32, temperature=0)))
 """
 
-from .errors import ContextFull, GGUFError, ModelError, RefEngineError, StoreError, TemplateError, TokenizerError
-from .model import Model, load
-from .text.tokenizer import Tokenizer, load_tokenizer
-from .trace import Trace, trace
-from .version import __version__
+from ref_engine.errors import (
+    ContextFull,
+    GGUFError,
+    ModelError,
+    RefEngineError,
+    StoreError,
+    TemplateError,
+    TokenizerError,
+)
+from ref_engine.model import Model, load
+from ref_engine.text.tokenizer import Tokenizer, load_tokenizer
+from ref_engine.trace import Trace, trace
+from ref_engine.version import __version__
 
 __all__ = [
     "ContextFull",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from threadpoolctl import ThreadpoolController
 
-from .errors import RefEngineError
-from .ops import Ops
-from .reference import attention, embed, ffn, linear, norm, rope
-from .reference.linear import Activations
+from ref_engine.errors import RefEngineError
+from ref_engine.ops import Ops
+from ref_engine.reference import attention, embed, ffn, linear, norm, rope
+from ref_engine.reference.linear import Activations
 
 BACKENDS = ("numpy", "native", "cupy")
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .cache import KVCache
-from .ops import Ops
-from .reference.sums import F32
-from .spec import AttentionSpec, FfnSpec, LayerSpec, RopeSpec
-from .weights import Weight, Weights
+from ref_engine.cache import KVCache
+from ref_engine.ops import Ops
+from ref_engine.reference.sums import F32
+from ref_engine.spec import AttentionSpec, FfnSpec, LayerSpec, RopeSpec
+from ref_engine.weights import Weight, Weights
 
 LayerTap = Callable[[str, int, F32], F32]  # (name, layer, value) -> the value to go on with
 _GLU_NAMES = {"silu": "ffn_swiglu", "gelu": "ffn_geglu", "relu": "ffn_reglu"}

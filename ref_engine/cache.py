@@ -1,18 +1,18 @@
-"""The memory of a sequence: keys and values of all tokens so far. An explicit value, passed in and owned by the caller."""
+"""The memory of a sequence: keys and values of all tokens so far. An explicit value that the caller owns."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import ContextFull
-from .reference.sums import F32
-from .spec import ModelSpec
+from ref_engine.errors import ContextFull
+from ref_engine.reference.sums import F32
+from ref_engine.spec import ModelSpec
 
 CacheType = Literal["f32", "f16"]
-_DTYPES: dict[str, type[np.floating]] = {"f32": np.float32, "f16": np.float16}  # type: ignore[type-arg]
+_DTYPES: dict[str, type[np.floating[Any]]] = {"f32": np.float32, "f16": np.float16}
 _FIRST_ROWS = 256
 
 
@@ -30,7 +30,7 @@ class KVCache:
         self.n_past = 0
         self._dtype = _DTYPES[type]
         self._widths = [(layer.attention.n_head_kv, layer.attention.head_dim) for layer in spec.layers]
-        self._rows: list[NDArray[np.floating]] = [np.empty((2, 0, *w), self._dtype) for w in self._widths]  # type: ignore[type-arg]
+        self._rows: list[NDArray[Any]] = [np.empty((2, 0, *w), self._dtype) for w in self._widths]
 
     def room_for(self, n: int) -> None:
         """Raises ContextFull unless n more tokens fit."""

@@ -11,22 +11,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .archs import read_spec
-from .backends import get_ops
-from .block import LayerWeights, Pass, RopeTables, block
-from .cache import CacheType, KVCache
-from .errors import ModelError, RefEngineError
-from .files.gguf import GGUFFile, open_gguf
-from .generate import Event, generate
-from .ops import Ops
-from .reference.linear import Activations
-from .reference.rope import rope_table
-from .reference.sums import F32
-from .sample import SamplingParams
-from .spec import ModelSpec, tensor_rules
-from .text.tokenizer import Tokenizer, load_tokenizer
-from .trace import Trace
-from .weights import Weights
+from ref_engine.archs import read_spec
+from ref_engine.backends import get_ops
+from ref_engine.block import LayerWeights, Pass, RopeTables, block
+from ref_engine.cache import CacheType, KVCache
+from ref_engine.errors import ModelError, RefEngineError
+from ref_engine.files.gguf import GGUFFile, open_gguf
+from ref_engine.generate import Event, generate
+from ref_engine.ops import Ops
+from ref_engine.reference.linear import Activations
+from ref_engine.reference.rope import rope_table
+from ref_engine.reference.sums import F32
+from ref_engine.sample import SamplingParams
+from ref_engine.spec import ModelSpec, tensor_rules
+from ref_engine.text.tokenizer import Tokenizer, load_tokenizer
+from ref_engine.trace import Trace
+from ref_engine.weights import Weights
 
 _PREFILL_CHUNK = 512  # tokens in one pass; bounds the scratch, not the result
 _CACHE_TYPES: dict[str, CacheType] = {"f32": "f32", "q8": "f16"}
@@ -92,14 +92,15 @@ class Model:
     def last_logits(self, ids: Sequence[int], cache: KVCache) -> F32:
         """As forward, but only the last token's logits: (V,) float32."""
         with self.ops.scope():
-            return self._head(self._hidden(ids, cache)[-1:])[0]
+            logits: F32 = self._head(self._hidden(ids, cache)[-1:])[0]
+        return logits
 
     def generate(
         self,
         prompt: str | Sequence[int],
         *,
         max_tokens: int | None = None,
-        stop: Sequence[str] = (),
+        stop: str | Sequence[str] = (),
         logprobs: int = 0,
         ignore_eos: bool = False,
         cache: KVCache | None = None,
@@ -114,7 +115,7 @@ class Model:
         return generate(
             self,
             ids,
-            params=SamplingParams(**sampling),
+            params=SamplingParams.from_options(sampling),
             max_tokens=max_tokens,
             stop=stop,
             logprobs=logprobs,
@@ -124,16 +125,15 @@ class Model:
 
     def _hidden(self, ids: Sequence[int], cache: KVCache) -> F32:
         """Token ids through all layers: (T,) -> (T, D), not yet normalised."""
-        array = self._checked(ids)
+        array = self.checked_ids(ids)
         cache.room_for(array.size)
         chunks = range(0, array.size, _PREFILL_CHUNK)
         return np.concatenate([self._layers(array[i : i + _PREFILL_CHUNK], cache) for i in chunks])
 
     def _layers(self, ids: NDArray[np.int64], cache: KVCache) -> F32:
         positions = cache.n_past + np.arange(ids.size)
-        p = Pass(
-            self.ops, cache, positions, self._ropes(positions, cache.n_ctx), self.spec.norm_eps, self._tap, bool(self.taps)
-        )
+        ropes = self._ropes(positions, cache.n_ctx)
+        p = Pass(self.ops, cache, positions, ropes, self.spec.norm_eps, self._tap, tracing=bool(self.taps))
         x = self._tap("embd", None, self.ops.embed(ids, self.weights["token_embd.weight"]))
         if self.spec.embedding_scale is not None:
             x = self._tap("inp_scaled", None, x * np.float32(self.spec.embedding_scale))
@@ -143,7 +143,8 @@ class Model:
         return x
 
     def _head(self, x: F32) -> F32:
-        x = self._tap("result_norm", None, self.ops.rms_norm(x, self.weights["output_norm.weight"].f32(), self.spec.norm_eps))
+        x = self.ops.rms_norm(x, self.weights["output_norm.weight"].f32(), self.spec.norm_eps)
+        x = self._tap("result_norm", None, x)
         y = self.ops.linear(x, self.weights[self.spec.output])
         if self.spec.final_soft_cap is not None:
             y = self.ops.soft_cap(y, self.spec.final_soft_cap)
@@ -162,7 +163,8 @@ class Model:
             value = tap.see(name if layer is None else f"{name}-{layer}", value)
         return value
 
-    def _checked(self, ids: Sequence[int]) -> NDArray[np.int64]:
+    def checked_ids(self, ids: Sequence[int]) -> NDArray[np.int64]:
+        """Token ids as an array (T,). Raises RefEngineError for an empty list or an id outside the vocabulary."""
         array = np.asarray(ids)
         if array.ndim != 1 or array.size == 0 or not np.issubdtype(array.dtype, np.integer):
             raise RefEngineError("a model needs a list of at least one token id")
@@ -184,7 +186,8 @@ def load(
     """Open a .gguf file (the first part of a split one) as a model.
 
     backend: "numpy" is the readable definition. activations: "f32", the exact product, or
-    "q8", what fast kernels compute. n_threads: cores to use. n_ctx: context length, by default what the model was trained for.
+    "q8", what fast kernels compute. n_threads: cores to use. n_ctx: context length, by default what the model was
+    trained for (a longrope model: what it was trained for first, unless a prompt is longer).
     unpack_budget: bytes of unpacked weights to keep between passes, by default a quarter of the machine's memory.
     Raises GGUFError for a file that is not GGUF, ModelError for one that is not a model this version can run.
     """

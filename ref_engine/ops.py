@@ -10,10 +10,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .reference.attention import Tap
-from .reference.sums import F32
-from .spec import Pairing
-from .weights import Weight
+from ref_engine.reference.attention import Tap
+from ref_engine.reference.sums import F32
+from ref_engine.spec import Pairing
+from ref_engine.weights import Weight
 
 
 class Linear(Protocol):

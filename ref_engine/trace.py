@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .reference.sums import F32
+from ref_engine.reference.sums import F32
 
 if TYPE_CHECKING:
-    from .model import Model
+    from ref_engine.model import Model
 
 _TOKENS_SECOND = ("kq-", "kq_soft_max-", "kqv-")  # (H, T, ...); everything else is (T, ...)
 

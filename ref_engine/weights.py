@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import ModelError
-from .files.gguf import GGUFFile
-from .files.types import GGMLType
-from .quant.blocks import F32, IntegerBlocks
-from .quant.types import BLOCK_TYPES, PLAIN_TYPES, dequantize, integers, supported
+from ref_engine.errors import ModelError
+from ref_engine.files.gguf import GGUFFile
+from ref_engine.files.types import GGMLType
+from ref_engine.quant.blocks import F32, IntegerBlocks
+from ref_engine.quant.types import BLOCK_TYPES, PLAIN_TYPES, dequantize, integers, supported
 
 
 class UnpackCache:

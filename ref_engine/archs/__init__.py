@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 
-from ..errors import ModelError
-from ..spec import ModelSpec
-from . import gemma3, llama
-from .keys import Keys
+from ref_engine.archs import gemma3, llama
+from ref_engine.archs.keys import Keys
+from ref_engine.errors import ModelError
+from ref_engine.spec import ModelSpec
 
 FAMILIES: dict[str, Callable[[Keys], ModelSpec]] = {
     "llama": llama.spec,

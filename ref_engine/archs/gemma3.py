@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 
-from ..reference.attention import default_scale
-from ..spec import AttentionSpec, FfnSpec, LayerSpec, ModelSpec
-from .keys import Keys
+from ref_engine.archs.keys import Keys
+from ref_engine.reference.attention import default_scale
+from ref_engine.spec import AttentionSpec, FfnSpec, LayerSpec, ModelSpec
 
 _LAYERS_OF_27B = 62
 _WINDOW_PERIOD = 6
@@ -26,7 +26,7 @@ def spec(keys: Keys) -> ModelSpec:
         n_ctx_train=keys.n_ctx_train,
         n_ctx=n_ctx,
         n_ctx_most=n_ctx_most,
-        norm_eps=keys.float("attention.layer_norm_rms_epsilon"),
+        norm_eps=keys.real("attention.layer_norm_rms_epsilon"),
         layers=tuple(
             LayerSpec(
                 _attention(keys, window, *heads),
@@ -39,7 +39,7 @@ def spec(keys: Keys) -> ModelSpec:
         ),
         tied=keys.tied,
         embedding_scale=math.sqrt(keys.d_model),
-        final_soft_cap=keys.float("final_logit_softcapping", 0.0) or None,
+        final_soft_cap=keys.real("final_logit_softcapping", 0.0) or None,
     )
 
 

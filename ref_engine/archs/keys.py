@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import ModelError
-from ..spec import Pairing, RopeSpec
+from ref_engine.errors import ModelError
+from ref_engine.spec import Pairing, RopeSpec
 
 _MISSING = object()
 _LARGEST = 1 << 31  # no width, count or length in a real model is larger
@@ -34,13 +34,13 @@ class Keys:
     def has(self, key: str) -> bool:
         return f"{self.arch}.{key}" in self.metadata
 
-    def int(self, key: str, default: object = _MISSING, least: int = 1) -> int:
+    def integer(self, key: str, default: object = _MISSING, least: int = 1) -> int:
         value = self._get(key, default)
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value < _LARGEST:
             raise self._error(key, value, f"a whole number of at least {least}")
         return value
 
-    def float(self, key: str, default: object = _MISSING) -> float:
+    def real(self, key: str, default: object = _MISSING) -> float:
         value = self._get(key, default)
         if not isinstance(value, float) or not math.isfinite(value):
             raise self._error(key, value, "a finite number")
@@ -56,7 +56,7 @@ class Keys:
         """One whole number for each layer; a single one in the file counts for all."""
         value = self._get(key, default)
         if not isinstance(value, (list, np.ndarray)):
-            return [self.int(key, default, least)] * self.n_layer
+            return [self.integer(key, default, least)] * self.n_layer
         items: Sequence[object] = value.tolist() if isinstance(value, np.ndarray) else value
         if len(items) < self.n_layer or not all(
             isinstance(v, int) and least <= v < _LARGEST for v in items[: self.n_layer]
@@ -66,21 +66,21 @@ class Keys:
 
     @property
     def n_layer(self) -> int:
-        return self.int("block_count")
+        return self.integer("block_count")
 
     @property
     def d_model(self) -> int:
-        return self.int("embedding_length")
+        return self.integer("embedding_length")
 
     @property
     def n_ctx_train(self) -> int:
-        return self.int("context_length")
+        return self.integer("context_length")
 
     @property
     def n_vocab(self) -> int:
         """The number of tokens listed; a file without a vocabulary says it in vocab_size."""
         tokens = self.metadata.get("tokenizer.ggml.tokens")
-        return len(tokens) if isinstance(tokens, (list, tuple)) and len(tokens) else self.int("vocab_size")
+        return len(tokens) if isinstance(tokens, (list, tuple)) and len(tokens) else self.integer("vocab_size")
 
     @property
     def tied(self) -> bool:
@@ -90,9 +90,11 @@ class Keys:
         """(H, K, head_dim) of each layer; K divides H, keys and values are equally wide."""
         n_head = self.per_layer("attention.head_count")
         n_head_kv = self.per_layer("attention.head_count_kv") if self.has("attention.head_count_kv") else n_head
-        head_dim = self.int("attention.key_length", max(1, self.d_model // n_head[0]))
-        if self.int("attention.value_length", head_dim) != head_dim:
-            raise self._error("attention.value_length", self.int("attention.value_length"), f"the key length {head_dim}")
+        head_dim = self.integer("attention.key_length", max(1, self.d_model // n_head[0]))
+        if self.integer("attention.value_length", head_dim) != head_dim:
+            raise self._error(
+                "attention.value_length", self.integer("attention.value_length"), f"the key length {head_dim}"
+            )
         for h, k in zip(n_head, n_head_kv, strict=True):
             if h % k:
                 raise self._error("attention.head_count_kv", k, f"a divisor of {h} heads")
@@ -111,7 +113,7 @@ class Keys:
 
     @property
     def n_ctx_orig(self) -> int:
-        return self.int("rope.scaling.original_context_length", self.n_ctx_train, least=0) or self.n_ctx_train
+        return self.integer("rope.scaling.original_context_length", self.n_ctx_train, least=0) or self.n_ctx_train
 
     def rope(self, head_dim: int, pairing: Pairing) -> RopeSpec:
         """Rotary embedding with the scaling that the metadata and the factor tensors ask for.
@@ -119,17 +121,18 @@ class Keys:
         Source: llama_model_base::load_hparams and the context's YaRN set-up, which multiplies the magnitude of
         cosines and sines by 1 + 0.1 ln(factor) for YaRN.
         """
-        n_rot = self.int("rope.dimension_count", head_dim)
+        n_rot = self.integer("rope.dimension_count", head_dim)
         if n_rot % 2 or n_rot > head_dim:
             raise self._error("rope.dimension_count", n_rot, f"an even number up to the head width {head_dim}")
         kind = self.text("rope.scaling.type", "linear")
         if kind not in ("none", "linear", "yarn", "longrope"):
             raise self._error("rope.scaling.type", kind, "none, linear, yarn or longrope")
-        factor = self.float("rope.scaling.factor", self.float("rope.scale_linear", 0.0)) or 1.0
-        base = self.float("rope.freq_base", 10000.0)
-        if factor < 0 or base <= 0:
-            raise self._error("rope.scaling.factor" if factor < 0 else "rope.freq_base", min(factor, base), "more than 0")
-        magnitude = self.float("rope.scaling.attn_factor", 1.0)
+        factor = self.real("rope.scaling.factor", self.real("rope.scale_linear", 0.0)) or 1.0
+        base = self.real("rope.freq_base", 10000.0)
+        for key, value in (("rope.scaling.factor", factor), ("rope.freq_base", base)):
+            if value <= 0:
+                raise self._error(key, value, "more than 0")
+        magnitude = self.real("rope.scaling.attn_factor", 1.0)
         if kind == "yarn":
             magnitude *= 1 + 0.1 * math.log(factor) if factor > 1 else 1
         short, long = self._factors(kind)
@@ -155,19 +158,22 @@ class Keys:
 
     def windowed_rope(self, rope: RopeSpec) -> RopeSpec:
         """The rotary embedding of layers with a sliding window: a base of its own, no interpolation, no factors."""
-        base = self.float("rope.freq_base_swa", 10000.0)
-        magnitude = self.float("rope.scaling.attn_factor", 1.0)
-        return replace(rope, base=base, freq_scale=1.0, ext_factor=0.0, magnitude=magnitude, factors=None, long_factors=None)
+        return RopeSpec(
+            n_rot=rope.n_rot,
+            base=self.real("rope.freq_base_swa", 10000.0),
+            pairing=rope.pairing,
+            magnitude=self.real("rope.scaling.attn_factor", 1.0),
+        )
 
     def windows(self, period: int) -> list[int | None]:
         """The sliding window of each layer: every `period`-th layer sees all, unless the file says otherwise."""
-        size = self.int("attention.sliding_window", 0, least=0)
+        size = self.integer("attention.sliding_window", 0, least=0)
         if not size:
             return [None] * self.n_layer
         pattern = self.metadata.get(f"{self.arch}.attention.sliding_window_pattern")
         if isinstance(pattern, (list, np.ndarray)):
-            windowed = [bool(v) for v in self.per_layer("attention.sliding_window_pattern", least=0)]
+            windowed = [v > 0 for v in self.per_layer("attention.sliding_window_pattern", least=0)]
         else:
-            period = self.int("attention.sliding_window_pattern", period, least=0)
+            period = self.integer("attention.sliding_window_pattern", period, least=0)
             windowed = [period == 0 or i % period < period - 1 for i in range(self.n_layer)]
         return [size if w else None for w in windowed]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from ..errors import ModelError
-from ..reference.attention import default_scale
-from ..spec import AttentionSpec, FfnSpec, LayerSpec, ModelSpec
-from .keys import Keys
+from ref_engine.archs.keys import Keys
+from ref_engine.errors import ModelError
+from ref_engine.reference.attention import default_scale
+from ref_engine.spec import AttentionSpec, FfnSpec, LayerSpec, ModelSpec
 
 
 def spec(keys: Keys) -> ModelSpec:
-    if keys.int("expert_count", 0, least=0):
+    if keys.integer("expert_count", 0, least=0):
         raise ModelError(f"metadata key {keys.arch}.expert_count: mixtures of experts are not supported yet")
     widths = keys.per_layer("feed_forward_length")
     n_ctx, n_ctx_most = keys.contexts()
@@ -20,7 +20,7 @@ def spec(keys: Keys) -> ModelSpec:
         n_ctx_train=keys.n_ctx_train,
         n_ctx=n_ctx,
         n_ctx_most=n_ctx_most,
-        norm_eps=keys.float("attention.layer_norm_rms_epsilon"),
+        norm_eps=keys.real("attention.layer_norm_rms_epsilon"),
         layers=tuple(
             LayerSpec(_attention(keys, *heads), FfnSpec(width, "silu", bias=True))
             for heads, width in zip(keys.heads(), widths, strict=True)

@@ -1,9 +1,9 @@
 """Activations rounded to 8 bits, as ggml's CPU backend rounds the right-hand side of a quantised product.
 
 Source: `quantize_row_q8_0`, `quantize_row_q8_1` (the x86 versions, which scale by 127 / max and round ties to even)
-and `quantize_row_q8_K`. Two cases ggml leaves to chance are fixed here. A block so small (below 4e-37) that its scale
-is zero has zero integers: ggml converts infinities there, and multiplies what comes by the zero scale. A block whose largest value is not finite has scale NaN and zero integers: the product is NaN,
-as it would be in float32, and no integer is made of something that has none.
+and `quantize_row_q8_K`. Two cases that ggml leaves to chance are fixed here. A block so small (below 4e-37) that its
+scale is zero has zero integers; ggml converts infinities there, and multiplies what comes by the zero scale. A block
+whose largest value is not finite has scale NaN and zero integers: the product is NaN, as it would be in float32.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .blocks import F32
+from ref_engine.quant.blocks import F32
 
 Q8_0_LAYOUT = np.dtype([("d", "<f2"), ("qs", "i1", (32,))])
 Q8_1_LAYOUT = np.dtype([("d", "<f2"), ("s", "<f2"), ("qs", "i1", (32,))])

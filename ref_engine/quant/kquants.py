@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .blocks import F32, Blocks, IntegerBlocks, f32
+from ref_engine.quant.blocks import F32, Blocks, IntegerBlocks, f32
 
 
 def scales_and_mins(packed: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """(..., 12) bytes -> eight 6-bit scales and eight 6-bit minima, each (..., 8).
 
-        byte j     (0..3)   high 2 bits: top of scale j+4 | low 6 bits: scale j
-        byte j+4   (0..3)   high 2 bits: top of min   j+4 | low 6 bits: min j
-        byte j+8   (0..3)   high nibble: low of min   j+4 | low nibble: low of scale j+4
+    byte j     (0..3)   high 2 bits: top of scale j+4 | low 6 bits: scale j
+    byte j+4   (0..3)   high 2 bits: top of min   j+4 | low 6 bits: min j
+    byte j+8   (0..3)   high nibble: low of min   j+4 | low nibble: low of scale j+4
     """
     s, m, low = packed[..., 0:4], packed[..., 4:8], packed[..., 8:12]
     scales = np.concatenate([s & 63, low & 15 | s >> 6 << 4], axis=-1)
@@ -27,10 +27,11 @@ def scales_and_mins(packed: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArr
 
 
 def _nibble_pairs(qs: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(..., 128) bytes -> (..., 8, 32): each run of 32 bytes holds sub-block 2j in its low, 2j+1 in its high nibbles."""
+    """(..., 128) bytes -> (..., 8, 32): run j holds sub-block 2j in low, 2j + 1 in high nibbles."""
     runs = qs.reshape(*qs.shape[:-1], 4, 1, 32)
     shift = np.array([0, 4], np.uint8).reshape(2, 1)
-    return ((runs >> shift) & 15).reshape(*qs.shape[:-1], 8, 32)
+    pairs: NDArray[np.uint8] = (runs >> shift) & np.uint8(15)
+    return pairs.reshape(*qs.shape[:-1], 8, 32)
 
 
 def _flat(x: NDArray[Any]) -> NDArray[Any]:
@@ -54,8 +55,8 @@ def _integers_with_mins(b: Blocks, q: NDArray[np.uint8]) -> IntegerBlocks:
 class Q4_K:
     """value = d * scale[j] * q - dmin * min[j], q of 4 bits, j = weight // 32
 
-        byte  0 1 | 2 3  | 4 ........ 15                 | 16 .................. 143
-              d   | dmin | scales: see `scales_and_mins` | qs: see `_nibble_pairs`
+    byte  0 1 | 2 3  | 4 ........ 15                 | 16 .................. 143
+          d   | dmin | scales: see `scales_and_mins` | qs: see `_nibble_pairs`
     """
 
     layout = np.dtype([("d", "<f2"), ("dmin", "<f2"), ("scales", "u1", (12,)), ("qs", "u1", (128,))])
@@ -74,9 +75,9 @@ class Q4_K:
 class Q5_K:
     """value = d * scale[j] * q - dmin * min[j], q of 5 bits, j = weight // 32
 
-        byte  0 1 | 2 3  | 4 ... 15 | 16 ............ 47                  | 48 .......... 175
-              d   | dmin | scales   | qh: bit j of byte i is bit 4 of     | qs: as in Q4_K
-                                    | weight i of sub-block j             |
+    byte  0 1 | 2 3  | 4 ... 15 | 16 ............ 47                  | 48 .......... 175
+          d   | dmin | scales   | qh: bit j of byte i is bit 4 of     | qs: as in Q4_K
+                                | weight i of sub-block j             |
     """
 
     layout = np.dtype(
@@ -88,8 +89,8 @@ class Q5_K:
     @staticmethod
     def _q(b: Blocks) -> NDArray[np.uint8]:
         j = np.arange(8, dtype=np.uint8).reshape(8, 1)
-        high: NDArray[np.uint8] = (b["qh"][..., None, :] >> j) & 1
-        return _nibble_pairs(b["qs"]) | high << 4
+        high: NDArray[np.uint8] = (b["qh"][..., None, :] >> j) & np.uint8(1)
+        return _nibble_pairs(b["qs"]) | high << np.uint8(4)
 
     @staticmethod
     def dequantize(b: Blocks) -> F32:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .blocks import F32
+from ref_engine.quant.blocks import F32
 
 
 def bf16_to_f32(x: NDArray[np.uint16]) -> F32:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .blocks import F32, Blocks, IntegerBlocks, bits, f32, nibbles
+from ref_engine.quant.blocks import F32, Blocks, IntegerBlocks, bits, f32, nibbles
 
 
 def _column(scale: F32) -> F32:
@@ -17,8 +17,8 @@ def _column(scale: F32) -> F32:
 class Q4_0:
     """value = d * (q - 8), q of 4 bits
 
-        byte  0  1 | 2 ............................. 17
-              d    | qs: low nibbles are weights 0..15, high nibbles 16..31
+    byte  0  1 | 2 ............................. 17
+          d    | qs: low nibbles are weights 0..15, high nibbles 16..31
     """
 
     layout = np.dtype([("d", "<f2"), ("qs", "u1", (16,))])
@@ -41,8 +41,8 @@ class Q4_0:
 class Q4_1:
     """value = d * q + m, q of 4 bits
 
-        byte  0  1 | 2  3 | 4 ............................. 19
-              d    | m    | qs: as in Q4_0
+    byte  0  1 | 2  3 | 4 ............................. 19
+          d    | m    | qs: as in Q4_0
     """
 
     layout = np.dtype([("d", "<f2"), ("m", "<f2"), ("qs", "u1", (16,))])
@@ -61,9 +61,9 @@ class Q4_1:
 class Q5_0:
     """value = d * (q - 16), q of 5 bits
 
-        byte  0  1 | 2 ...... 5 | 6 ............................. 21
-              d    | qh: bit i  | qs: as in Q4_0
-                   | is bit 4 of weight i
+    byte  0  1 | 2 ...... 5 | 6 ............................. 21
+          d    | qh: bit i  | qs: as in Q4_0
+               | is bit 4 of weight i
     """
 
     layout = np.dtype([("d", "<f2"), ("qh", "u1", (4,)), ("qs", "u1", (16,))])
@@ -86,8 +86,8 @@ class Q5_0:
 class Q5_1:
     """value = d * q + m, q of 5 bits
 
-        byte  0  1 | 2  3 | 4 ...... 7 | 8 ............................. 23
-              d    | m    | qh         | qs: both as in Q5_0
+    byte  0  1 | 2  3 | 4 ...... 7 | 8 ............................. 23
+          d    | m    | qh         | qs: both as in Q5_0
     """
 
     layout = np.dtype([("d", "<f2"), ("m", "<f2"), ("qh", "u1", (4,)), ("qs", "u1", (16,))])
@@ -110,8 +110,8 @@ class Q5_1:
 class Q8_0:
     """value = d * q, q a signed byte
 
-        byte  0  1 | 2 ............................. 33
-              d    | qs: 32 signed bytes
+    byte  0  1 | 2 ............................. 33
+          d    | qs: 32 signed bytes
     """
 
     layout = np.dtype([("d", "<f2"), ("qs", "i1", (32,))])

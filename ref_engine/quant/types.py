@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ModelError
-from ..files.types import GGMLType
-from .blocks import F32, BlockType, IntegerBlocks
-from .kquants import Q4_K, Q5_K, Q6_K
-from .plain import bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16, f32_to_f32
-from .simple import Q4_0, Q4_1, Q5_0, Q5_1, Q8_0
+from ref_engine.errors import ModelError
+from ref_engine.files.types import GGMLType
+from ref_engine.quant.blocks import F32, BlockType, IntegerBlocks
+from ref_engine.quant.kquants import Q4_K, Q5_K, Q6_K
+from ref_engine.quant.plain import bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16, f32_to_f32
+from ref_engine.quant.simple import Q4_0, Q4_1, Q5_0, Q5_1, Q8_0
 
 BLOCK_TYPES: dict[GGMLType, type[BlockType]] = {
     GGMLType.Q4_0: Q4_0,

@@ -14,8 +14,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from .elementary import exp, tanh
-from .sums import F32, lane_matmul, lane_sum
+from ref_engine.reference.elementary import exp, tanh
+from ref_engine.reference.sums import F32, lane_matmul, lane_sum
 
 Tap = Callable[[str, F32], F32]
 
@@ -31,7 +31,8 @@ def scores_blas(q: F32, k: F32) -> F32:
     """q (T, H, Hd), k (S, K, Hd) -> (H, T, S), as one matrix product for each group of heads."""
     groups = q.shape[1] // k.shape[1]
     keys = np.repeat(k.transpose(1, 2, 0), groups, axis=0)  # (H, Hd, S)
-    return np.matmul(q.transpose(1, 0, 2), keys)
+    scores: F32 = np.matmul(q.transpose(1, 0, 2), keys)
+    return scores
 
 
 def scores_ordered(q: F32, k: F32) -> F32:
@@ -58,7 +59,8 @@ def soft_cap(x: F32, cap: float) -> F32:
 def weighted_blas(p: F32, v: F32) -> F32:
     """p (H, T, S), v (S, K, Hd) -> (H, T, Hd), as one matrix product for each group of heads."""
     groups = p.shape[0] // v.shape[1]
-    return np.matmul(p, np.repeat(v.transpose(1, 0, 2), groups, axis=0))
+    mixed: F32 = np.matmul(p, np.repeat(v.transpose(1, 0, 2), groups, axis=0))
+    return mixed
 
 
 def weighted_ordered(p: F32, v: F32) -> F32:

@@ -15,30 +15,28 @@ F32 = NDArray[np.float32]
 _LOG2_E = np.float32(1.44269504088896341)
 _LN2_HIGH = np.float32(0.693359375)  # 10 bits, so n * _LN2_HIGH is exact
 _LN2_LOW = np.float32(-2.12194440e-4)
-_EXP = [np.float32(c) for c in
-        (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)]  # fmt: skip
+_EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
 _EXP_MAX = np.float32(88.72283905206835)  # above: infinity
 _EXP_MIN = np.float32(-103.97208)  # below: zero
-_TANH = [np.float32(c) for c in
-         (-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1)]  # fmt: skip
+_TANH = (-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1)
 _GELU_A = np.float32(0.044715)
 _GELU_B = np.float32(0.79788456080286535587989211986876)  # sqrt(2 / pi)
 _GELU_QUICK = np.float32(-1.702)
 
 
-def _polynomial(coefficients: list[np.float32], x: F32) -> F32:
-    """Horner's rule, highest power first."""
+def _polynomial(coefficients: tuple[float, ...], x: F32) -> F32:
+    """Horner's rule, highest power first, coefficients rounded to float32."""
     y: F32 = np.full_like(x, coefficients[0])
     for c in coefficients[1:]:
-        y = y * x + c
+        y = y * x + np.float32(c)
     return y
 
 
 def exp(x: F32) -> F32:
     """e**x = 2**n * e**r with n = round(x / ln 2) and r = x - n ln 2 in two steps, e**r by polynomial."""
-    clipped = np.minimum(np.maximum(x, _EXP_MIN), _EXP_MAX)
-    n = np.rint(clipped * _LOG2_E)
-    r = (clipped - n * _LN2_HIGH) - n * _LN2_LOW
+    clipped: F32 = np.minimum(np.maximum(x, _EXP_MIN), _EXP_MAX)
+    n: F32 = np.rint(clipped * _LOG2_E)
+    r: F32 = (clipped - n * _LN2_HIGH) - n * _LN2_LOW
     y = (_polynomial(_EXP, r) * (r * r) + r) + np.float32(1)
     n = np.where(np.isnan(n), np.float32(0), n)
     with np.errstate(over="ignore", under="ignore"):

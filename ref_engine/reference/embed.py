@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..weights import Weight
-from .sums import F32
+from ref_engine.reference.sums import F32
+from ref_engine.weights import Weight
 
 
 def embed(ids: NDArray[np.int64], weight: Weight) -> F32:

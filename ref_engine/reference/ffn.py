@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .elementary import gelu, relu, silu
-from .sums import F32
+from ref_engine.reference.elementary import gelu, relu, silu
+from ref_engine.reference.sums import F32
 
 ACTIVATIONS: dict[str, Callable[[F32], F32]] = {"silu": silu, "gelu": gelu, "relu": relu}
 

@@ -20,10 +20,10 @@ from typing import Literal
 
 import numpy as np
 
-from ..quant.activations import ROUNDINGS, Rounded
-from ..quant.types import PLAIN_TYPES
-from ..weights import Weight
-from .sums import F32, lane_matmul
+from ref_engine.quant.activations import ROUNDINGS, Rounded
+from ref_engine.quant.types import PLAIN_TYPES
+from ref_engine.reference.sums import F32, lane_matmul
+from ref_engine.weights import Weight
 
 Activations = Literal["f32", "q8"]
 
@@ -61,8 +61,8 @@ def block_dot(x: Rounded, weight: Weight) -> F32:
             if w.m is not None and x.s is not None:
                 acc = acc + w.m[b] * x.s[:, b, None]
             if w.mins is not None and w.dmin is not None and x.sums is not None:
-                sums = x.sums[:, b].astype(w.mins.dtype).reshape(-1, w.mins.shape[-1], 16 // w.mins.shape[-1]).sum(axis=-1)
-                imin = (sums @ w.mins[b].T).astype(np.float32)
+                pairs = x.sums[:, b].astype(w.mins.dtype).reshape(-1, 8, 2)  # sums of 16, minima for 32
+                imin = (pairs.sum(axis=-1) @ w.mins[b].T).astype(np.float32)
                 acc = acc - (w.dmin[b] * dx) * imin
     return acc
 

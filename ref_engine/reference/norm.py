@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .sums import F32, lane_sum
+from ref_engine.reference.sums import F32, lane_sum
 
 
 def rms_norm(x: F32, weight: F32 | None, eps: float) -> F32:
@@ -13,5 +13,5 @@ def rms_norm(x: F32, weight: F32 | None, eps: float) -> F32:
     x: (..., D) float32, weight: (D,) float32 or None, eps: added to the mean square. Returns (..., D) float32.
     """
     mean = lane_sum(x * x) / np.float32(x.shape[-1])
-    y = x * (np.float32(1) / np.sqrt(mean + np.float32(eps)))[..., None]
+    y: F32 = x * (np.float32(1) / np.sqrt(mean + np.float32(eps)))[..., None]
     return y if weight is None else y * weight

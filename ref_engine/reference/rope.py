@@ -15,8 +15,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from ..spec import Pairing, RopeSpec
-from .sums import F32
+from ref_engine.reference.sums import F32
+from ref_engine.spec import Pairing, RopeSpec
 
 F64 = NDArray[np.float64]
 
@@ -34,7 +34,8 @@ def yarn_ramp(rope: RopeSpec) -> F64:
     low = max(0.0, math.floor(turns(rope.beta_fast)))
     high = min(rope.n_rot - 1.0, math.ceil(turns(rope.beta_slow)))
     i = np.arange(rope.n_rot // 2)
-    return 1 - np.clip((i - low) / max(0.001, high - low), 0, 1)
+    slow: F64 = np.clip((i - low) / max(0.001, high - low), 0, 1)
+    return 1 - slow
 
 
 def rope_table(rope: RopeSpec, positions: NDArray[np.int64], factors: F32 | None = None) -> tuple[F32, F32]:

@@ -11,7 +11,13 @@ from ref_engine.spec import RopeSpec
 
 
 def looped(
-    q: np.ndarray, k: np.ndarray, v: np.ndarray, positions: np.ndarray, scale: float, window: int | None, cap: float | None
+    q: np.ndarray,
+    k: np.ndarray,
+    v: np.ndarray,
+    positions: np.ndarray,
+    scale: float,
+    window: int | None,
+    cap: float | None,
 ) -> np.ndarray:
     tokens, heads, width = q.shape
     out = np.zeros((tokens, heads, width))
@@ -91,7 +97,7 @@ def test_rope_against_ggml(case: str, golden: Path) -> None:
     data = np.load(golden / "ops" / "graph.npz")
     x, want = data[f"rope_{case}/a"], data[f"rope_{case}/out"].astype(np.float64)
     positions = data[f"rope_{case}/positions"].astype(np.int64)
-    factors = data[f"rope_{case}/factors"] if f"rope_{case}/factors" in data else None
+    factors = data.get(f"rope_{case}/factors")
     pairing = "halves" if case.startswith("neox") else "adjacent"
     spec = RopeSpec(**({"n_rot": 64, "base": 10000.0, "pairing": pairing} | GGML_ROPES[case]))  # type: ignore[arg-type]
     got = rope(x, *rope_table(spec, positions, factors), spec.pairing)

@@ -1,0 +1,56 @@
+# Habits by name. `make run` and `make test` set everything up by themselves, in .venv.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+MODEL ?= smollm2
+
+# the engine alone: enough to run a model
+$(VENV)/run.stamp: pyproject.toml setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+# and what the tests need
+$(VENV)/test.stamp: $(VENV)/run.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+# chat with the default model; PROMPT="..." answers once. Fetches the model first if need be, checked by sha256
+.PHONY: run
+run: $(VENV)/run.stamp
+	@$(BIN)/ref-engine run $(MODEL) $(if $(PROMPT),"$(PROMPT)")
+
+# everything that must be green: lint, types, tests. On CI a model that cannot be had is a failure
+.PHONY: test
+test: lint assets
+	$(BIN)/python -m pytest
+
+.PHONY: lint
+lint: $(VENV)/test.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# models, vocabularies and templates into ~/.cache/ref-engine, each checked by hash
+.PHONY: assets
+assets: $(VENV)/test.stamp
+	$(BIN)/python -m ref_engine.library.assets $(if $(CI),--require)
+
+# docs/cli.md from the commands' own help
+.PHONY: docs
+docs: $(VENV)/test.stamp
+	$(BIN)/python docs/make_cli.py
+
+# golden data anew, from llama.cpp and transformers; a 20-minute build the first time
+.PHONY: golden
+golden:
+	$(PYTHON) -m venv .venv-golden
+	.venv-golden/bin/python -m pip install --quiet --editable '.[golden]'
+	for part in ops zoo real_models transformers_models rope tokenizers tokenizers_other chat sampling; do \
+		.venv-golden/bin/python golden/make/$$part.py || exit 1; done
+	.venv-golden/bin/python golden/make/manifest.py
+
+.PHONY: clean
+clean:
+	rm -rf $(VENV) .venv-golden build *.egg-info .pytest_cache .mypy_cache .ruff_cache
