@@ -50,12 +50,14 @@ def activation_rows(rng: np.random.Generator) -> tuple[list[str], FloatArray]:
     rows = {
         "normal": normal[0], "normal_small": normal[1] * 1e-3, "normal_large": normal[2] * 1e3,
         "uniform": rng.uniform(-1, 1, ROW), "all_positive": np.abs(normal[5]), "outlier": outlier,
-        "ties": halves, "ties_scaled": halves * 0.0078125, "ties_negative_maximum": np.where(halves == 127, -127, halves),
+        "ties": halves, "ties_scaled": halves * 0.0078125,
+        "ties_negative_maximum": np.where(halves == 127, -127, halves),
         "alternating": both, "equal_maxima": first_negative, "constant": np.full(ROW, 0.7),
         "one_hot": np.eye(1, ROW, 77)[0], "zero": np.zeros(ROW), "minus_zero": -np.zeros(ROW),
         "zero_blocks": np.where(np.arange(ROW) // 32 % 2, normal[0], 0.0),
         "tiny": normal[1] * 1e-30, "denormal": normal[2] * 1e-41, "smallest": np.eye(1, ROW, 3)[0] * 1.5e-45,
-        "half_limit": normal[0] * 3e6, "huge": normal[3] * 1e30, "largest": np.where(np.arange(ROW) % 3, 3.4e38, -3.4e38),
+        "half_limit": normal[0] * 3e6, "huge": normal[3] * 1e30,
+        "largest": np.where(np.arange(ROW) % 3, 3.4e38, -3.4e38),
     }  # fmt: skip
     return list(rows), np.stack([row.astype(np.float32) for row in rows.values()])
 

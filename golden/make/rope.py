@@ -35,7 +35,7 @@ def cases() -> list[dict[str, Any]]:
 
     def case(
         name: str, kind: str, base: float, head_dim: int, context: int, seq_len: int | None = None, **p: Any
-    ):  # type: ignore[no-untyped-def]
+    ) -> dict[str, Any]:
         return {
             "case": name, "base": base, "head_dim": head_dim, "max_position_embeddings": context,
             "seq_len": seq_len, "parameters": {"rope_type": kind, "rope_theta": base, **p},
