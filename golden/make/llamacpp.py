@@ -176,15 +176,11 @@ class LlamaCpp:
             raise RuntimeError(f"llama.cpp wants {-n} tokens of room for {len(data)} bytes")
         return list(buffer[:n])
 
-    def detokenize(
-        self, ids: Sequence[int], remove_special: bool = False, unparse_special: bool = True
-    ) -> bytes:
+    def detokenize(self, ids: Sequence[int], remove_special: bool = False, unparse_special: bool = True) -> bytes:
         tokens = (capi.llama_token * len(ids))(*ids)
         room = 64 * len(ids) + 64
         buffer = ctypes.create_string_buffer(room)
-        n = capi.llama_detokenize(
-            self._vocab, tokens, len(ids), buffer, room, remove_special, unparse_special
-        )
+        n = capi.llama_detokenize(self._vocab, tokens, len(ids), buffer, room, remove_special, unparse_special)
         if n < 0:
             raise RuntimeError(f"llama.cpp wants {-n} bytes of room for {len(ids)} tokens")
         return buffer.raw[:n]

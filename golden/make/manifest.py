@@ -32,9 +32,7 @@ def data_files(golden: Path) -> list[str]:
     """Paths, relative to golden/, of everything that is data: not generators, not documentation, not facts."""
     found = (p.relative_to(golden) for p in golden.rglob("*") if p.is_file())
     return sorted(
-        p.as_posix()
-        for p in found
-        if p.parts[0] != "make" and p.name not in _NOT_DATA and "__pycache__" not in p.parts
+        p.as_posix() for p in found if p.parts[0] != "make" and p.name not in _NOT_DATA and "__pycache__" not in p.parts
     )
 
 
@@ -47,9 +45,7 @@ def _entries(facts_path: Path, golden: Path) -> dict[str, dict[str, Any]]:
         missing = [key for key in REQUIRED if key not in merged]
         unknown = sorted(set(merged) - set(REQUIRED) - set(_OPTIONAL))
         if missing or unknown:
-            raise ValueError(
-                f"{facts_path.relative_to(golden)}: {pattern}: missing {missing}, unknown {unknown}"
-            )
+            raise ValueError(f"{facts_path.relative_to(golden)}: {pattern}: missing {missing}, unknown {unknown}")
         matches = [p for p in facts_path.parent.glob(pattern) if p.is_file()]
         if not matches:
             raise ValueError(f"{facts_path.relative_to(golden)}: {pattern} matches no file")

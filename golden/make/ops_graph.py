@@ -41,19 +41,13 @@ def _soft_max(ggml: Ggml, x: FloatArray, mask: Array | None, scale: float, max_b
     return ggml.compute([x, mask], build)
 
 
-def _rope(
-    ggml: Ggml, x: FloatArray, positions: Array, factors: Array | None, p: dict[str, Any]
-) -> FloatArray:
+def _rope(ggml: Ggml, x: FloatArray, positions: Array, factors: Array | None, p: dict[str, Any]) -> FloatArray:
     floats = ("freq_base", "freq_scale", "ext_factor", "attn_factor", "beta_fast", "beta_slow")
 
     def build(library: ctypes.CDLL, context: Any, tensors: list[Any]) -> int:
         call = library.ggml_rope_ext
         call.restype = ctypes.c_void_p
-        return int(
-            call(
-                context, *tensors, p["n_dims"], p["mode"], p["n_ctx_orig"], *(as_float(p[k]) for k in floats)
-            )
-        )
+        return int(call(context, *tensors, p["n_dims"], p["mode"], p["n_ctx_orig"], *(as_float(p[k]) for k in floats)))
 
     return ggml.compute([x, positions.astype(np.int32), factors], build)
 
@@ -162,9 +156,7 @@ def cases(ggml: Ggml, seed: int) -> tuple[dict[str, Array], dict[str, float]]:
             "beta_slow": 1.0,
             **change,
         }
-        factors = (
-            (1 + np.abs(rng.standard_normal(32))).astype(np.float32) if p.pop("factors", False) else None
-        )
+        factors = (1 + np.abs(rng.standard_normal(32))).astype(np.float32) if p.pop("factors", False) else None
         inputs = {"a": heads, "positions": positions} | ({} if factors is None else {"factors": factors})
         add(f"rope_{label}", "rope", _rope(ggml, heads, positions, factors, p), p, **inputs)
 

@@ -94,9 +94,7 @@ def main() -> None:
         arrays[f"{name}/inv_freq_f32"] = single.astype(np.float32)
         arrays[f"{name}/attention_factor"] = np.array(factor)
         arrays[f"{name}/cos"], arrays[f"{name}/sin"] = factor * np.cos(angle), factor * np.sin(angle)
-        measured[f"{name}: largest relative step from float32 to float64"] = float(
-            np.abs(single / inv_freq - 1).max()
-        )
+        measured[f"{name}: largest relative step from float32 to float64"] = float(np.abs(single / inv_freq - 1).max())
         print(f"{name:28} factor {factor:.6f}  {list(measured.values())[-1]:.1e}")
     arrays["index"] = np.array(json.dumps(cases()))
     np.savez_compressed(args.out / "tables.npz", **arrays)

@@ -97,9 +97,7 @@ def fill(model: torch.nn.Module, arch: str, seed: int) -> None:
 def run(model: torch.nn.Module, ids: list[int]) -> dict[str, FloatArray]:
     outputs: list[torch.Tensor] = []
     hooks = [
-        layer.register_forward_hook(
-            lambda _m, _i, out: outputs.append(out[0] if isinstance(out, tuple) else out)
-        )
+        layer.register_forward_hook(lambda _m, _i, out: outputs.append(out[0] if isinstance(out, tuple) else out))
         for layer in model.model.layers
     ]
     hooks.append(model.model.norm.register_forward_hook(lambda _m, _i, out: outputs.append(out)))
@@ -153,9 +151,7 @@ def _scaling(writer: gguf.GGUFWriter, rope: dict[str, Any], model: torch.nn.Modu
         writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
     if kind == "longrope":
         writer.add_rope_scaling_attn_factors(model.model.rotary_emb.attention_scaling)
-        return {
-            f"rope_factors_{k}.weight": np.array(rope[f"{k}_factor"], np.float32) for k in ("long", "short")
-        }
+        return {f"rope_factors_{k}.weight": np.array(rope[f"{k}_factor"], np.float32) for k in ("long", "short")}
     return {}
 
 

@@ -159,9 +159,7 @@ VARIANTS: dict[str, tuple[str, Spec]] = {
     ),
     "llama-rope-freqs-linear": (
         "rope_freqs.weight and linear scaling together",
-        make_spec(
-            "llama", extra=("rope_freqs.weight",), rope__scaling__type="linear", rope__scaling__factor=2.0
-        ),
+        make_spec("llama", extra=("rope_freqs.weight",), rope__scaling__type="linear", rope__scaling__factor=2.0),
     ),
     "llama-longrope-short": (
         "longrope, context 256 within the original 512: short factors",
