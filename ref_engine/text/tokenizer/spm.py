@@ -22,7 +22,7 @@ from ref_engine.text.tokenizer.words import SPACE_MARK, adjacent_pairs, word_spl
 
 _NO_MERGE = 1 << 62  # a rank behind all others
 _SHORT = 64  # characters: up to here scans beat the heap
-_KEPT = 1 << 16  # words and pieces whose ids are kept
+_KEPT = 1 << 15  # words and pieces whose ids are kept
 
 
 def score_ranks(tokens: Sequence[str], scores: Sequence[float]) -> dict[str, int]:
@@ -131,10 +131,9 @@ class SpmTokenizer(Tokenizer):
         return ids
 
     def _byte_id(self, byte: int) -> int:
-        find = self.vocab.token_to_id.get
-        id = find(f"<0x{byte:02X}>")
-        if id is None and byte < 0x80:
-            id = find(chr(byte))
+        id = self.vocab.token_to_id.get(f"<0x{byte:02X}>")
+        if id is None:  # or the bare byte, which no UTF-8 text can hold
+            id = self.vocab.token_to_id.get(bytes([byte]).decode("utf-8", "surrogateescape"))
         if id is None:
             raise TokenizerError(f"the vocabulary has no token for byte 0x{byte:02X}")
         return id
