@@ -16,6 +16,7 @@ import sys
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from ref_engine.errors import StoreError
@@ -127,9 +128,9 @@ def sdist_members(archive: Path) -> Iterator[tuple[str, bytes]]:
 def fetch_all(cache: Path, bar: Progress) -> list[str]:
     """Fetches everything that is missing, prints a line for each, and returns the warnings."""
     jobs: list[tuple[str, Callable[[], bool]]] = [
-        (f"models/{model.filename}", lambda model=model: fetch_model(model, cache, bar)) for model in CATALOG
+        *((f"models/{model.filename}", partial(fetch_model, model, cache, bar)) for model in CATALOG),
+        ("vocabs/ and templates/", partial(fetch_vocabs, cache, bar)),
     ]
-    jobs.append(("vocabs/ and templates/", lambda: fetch_vocabs(cache, bar)))
     Blobs(cache).clean()
     warnings = []
     for what, job in jobs:

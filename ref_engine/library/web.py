@@ -136,7 +136,7 @@ class Client:
                 return self._get_bytes(url, limit, headers, accept)
             except Transient as error:
                 failures += 1
-                if failures > self.patience.retries:
+                if failures > min(3, self.patience.retries):  # nothing is lost by starting over
                     raise StoreError(f"{error} (gave up after {failures} tries)") from error
                 self.patience.pause(failures, error)
 

@@ -71,7 +71,7 @@ def main() -> None:
     os.fsync = lambda fd: None  # a killed process loses no pages; only a power cut would need it
     plan = json.load(sys.stdin)
     base = Path(plan["root"])
-    for n in range(1, 1000):
+    for n in range(1, 1000, plan.get("stride", 1)):
         root = base / str(n)
         store = Store(root)
         data = Path(plan["file"]).read_bytes()
