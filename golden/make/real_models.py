@@ -41,7 +41,7 @@ PROMPTS = {
 QUESTION = "What is the capital of France?"
 N_COLUMNS = {"f32": 2048, "quantised": 512}
 N_GREEDY, N_CHAT, N_TOP, N_CTX = 32, 64, 10, 2048
-# No repacking: it brings in AMX kernels where the CPU has them, and those fail where the system withholds AMX state.
+# No repacking: it brings in AMX kernels where the CPU has them (golden/README.md says what goes wrong there).
 MODES: dict[str, dict[str, Any]] = {"f32": {"kv": "f32"}, "quantised": {"kv": "f16"}}
 # settings that leave the mathematics alone: what llama.cpp changes by is its own spread
 OTHER: dict[str, dict[str, dict[str, Any]]] = {
@@ -119,9 +119,7 @@ def perplexity(model: LlamaCpp, ids: Sequence[int]) -> float:
     return float(np.exp(total / (len(ids) - 1)))
 
 
-def summary(
-    ids: list[int], logits: FloatArray, columns: npt.NDArray[np.int32]
-) -> dict[str, npt.NDArray[Any]]:
+def summary(ids: list[int], logits: FloatArray, columns: npt.NDArray[np.int32]) -> dict[str, npt.NDArray[Any]]:
     order = np.argsort(-logits, axis=-1, kind="stable")[:, :N_TOP].astype(np.int32)
     return {
         "ids": np.array(ids, np.int32),
@@ -173,9 +171,7 @@ def make(name: str, path: Path, f32: Path, out: Path, seed: int) -> dict[str, An
     arrays: dict[str, npt.NDArray[Any]] = {"page_ids": np.array(runs["f32"]["page_ids"], np.int32)}
     for mode, run in runs.items():
         n_vocab = next(iter(run["logits"].values())).shape[1]
-        columns = np.sort(np.random.RandomState(seed).permutation(n_vocab)[: N_COLUMNS[mode]]).astype(
-            np.int32
-        )
+        columns = np.sort(np.random.RandomState(seed).permutation(n_vocab)[: N_COLUMNS[mode]]).astype(np.int32)
         arrays[f"{mode}/columns"] = columns
         for prompt, logits in run["logits"].items():
             found = summary(run["ids"][prompt], logits, columns)
@@ -188,9 +184,7 @@ def make(name: str, path: Path, f32: Path, out: Path, seed: int) -> dict[str, An
         "prompts": PROMPTS,
         **{mode: {key: run[key] for key in kept if key in run} for mode, run in runs.items()},
     }
-    (out / f"{name}.json").write_text(
-        json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    (out / f"{name}.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     pair = [list(run["logits"].values()) for run in runs.values()]
     return {
         **{f"own spread, {mode}, {k}": v for mode, run in runs.items() for k, v in run["spread"].items()},
@@ -202,9 +196,7 @@ def make(name: str, path: Path, f32: Path, out: Path, seed: int) -> dict[str, An
 def main() -> None:
     parser = argparse.ArgumentParser(description="golden data of real models from llama.cpp")
     parser.add_argument("--model", action="append", required=True, metavar="NAME=GGUF")
-    parser.add_argument(
-        "--f32", action="append", required=True, metavar="NAME=GGUF", help="written if absent"
-    )
+    parser.add_argument("--f32", action="append", required=True, metavar="NAME=GGUF", help="written if absent")
     parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent.parent / "real")
     parser.add_argument("--seed", type=int, default=1, help="of the choice of vocabulary columns")
     args = parser.parse_args()
