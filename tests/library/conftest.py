@@ -5,27 +5,10 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
-from loopback import Loopback
+from loopback import Loopback, Recorder
 
 from ref_engine.library import Store
 from ref_engine.library.web import Patience
-
-
-class Recorder:
-    """A progress that remembers its steps as [label, total, done]."""
-
-    def __init__(self) -> None:
-        self.steps: list[list[object]] = []
-        self.finished = 0
-
-    def start(self, total: int | None, label: str) -> None:
-        self.steps.append([label, total, 0])
-
-    def advance(self, n: int) -> None:
-        self.steps[-1][2] += n
-
-    def done(self) -> None:
-        self.finished += 1
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
-"""A small HTTP server on this machine that serves well or misbehaves as told, and remembers what it was asked."""
+"""A small HTTP server on this machine that serves well or misbehaves as told and remembers what it was asked; and a
+progress that remembers."""
 
 import re
 import threading
@@ -101,3 +102,20 @@ def _handler(loopback: Loopback) -> type[BaseHTTPRequestHandler]:
                 self.close_connection = True  # the client hung up, or was killed
 
     return Handler
+
+
+class Recorder:
+    """A progress that remembers its steps as [label, total, done]."""
+
+    def __init__(self) -> None:
+        self.steps: list[list[object]] = []
+        self.finished = 0
+
+    def start(self, total: int | None, label: str) -> None:
+        self.steps.append([label, total, 0])
+
+    def advance(self, n: int) -> None:
+        self.steps[-1][2] += n
+
+    def done(self) -> None:
+        self.finished += 1

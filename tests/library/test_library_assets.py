@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import Recorder
+from loopback import Recorder
 
 from ref_engine.errors import StoreError
 from ref_engine.library import assets

@@ -7,8 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from conftest import Recorder
-from loopback import Loopback, Route
+from loopback import Loopback, Recorder, Route
 
 from ref_engine.errors import StoreError
 from ref_engine.library.download import Remote, copy_local, fetch

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import Recorder
-from loopback import Loopback, Route
+from loopback import Loopback, Recorder, Route
 
 from ref_engine.errors import StoreError
 from ref_engine.library import Store, pull

@@ -11,8 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import Recorder
-from loopback import Loopback, Route
+from loopback import Loopback, Recorder, Route
 
 from ref_engine.errors import StoreError
 from ref_engine.library import Store

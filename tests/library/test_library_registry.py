@@ -4,8 +4,7 @@ import json
 from collections.abc import Callable
 
 import pytest
-from conftest import Recorder
-from loopback import Loopback, Route
+from loopback import Loopback, Recorder, Route
 
 from ref_engine.errors import StoreError
 from ref_engine.library import Store, pull
