@@ -38,15 +38,16 @@ def score_ranks(tokens: Sequence[str], scores: Sequence[float]) -> dict[str, int
 
 def merge_short(symbols: list[str], rank: Mapping[str, int]) -> list[str]:
     """Merge neighbours, best first, by scanning all pairs each time; quadratic in the number of symbols."""
-    ranks = [rank.get(left + right, _NO_MERGE) for left, right in pairwise(symbols)]
+    find = rank.get
+    ranks = [find(left + right, _NO_MERGE) for left, right in pairwise(symbols)]
     while ranks and (best := min(ranks)) != _NO_MERGE:
         at = ranks.index(best)
         merged = symbols[at] = symbols[at] + symbols[at + 1]
         del symbols[at + 1], ranks[at]
         if at > 0:
-            ranks[at - 1] = rank.get(symbols[at - 1] + merged, _NO_MERGE)
+            ranks[at - 1] = find(symbols[at - 1] + merged, _NO_MERGE)
         if at < len(ranks):
-            ranks[at] = rank.get(merged + symbols[at + 1], _NO_MERGE)
+            ranks[at] = find(merged + symbols[at + 1], _NO_MERGE)
     return symbols
 
 
@@ -107,24 +108,25 @@ class SpmTokenizer(Tokenizer):
         return ids
 
     def _encode_word(self, word: str) -> list[int]:
+        pairs = self._pairs
+        cuts = [at for at, pair in enumerate(pairwise(word), 1) if pair not in pairs]
+        if not cuts:
+            return self._encode_piece(word)
         ids: list[int] = []
-        start = 0
-        cuts = [at for at, pair in enumerate(pairwise(word), 1) if "".join(pair) not in self._pairs]
-        for end in [*cuts, len(word)]:
+        for start, end in pairwise([0, *cuts, len(word)]):
             piece = word[start:end]
             known = self._kept.get(piece)
             ids += self._encode_piece(piece) if known is None else known
-            start = end
         self._keep(word, ids)
         return ids
 
     def _encode_piece(self, piece: str) -> list[int]:
         merge = merge_short if len(piece) <= _SHORT else merge_long
+        symbols = merge(list(piece), self._rank)
         ids: list[int] = []
-        for symbol in merge(list(piece), self._rank):
-            id = self.vocab.token_to_id.get(symbol)
+        for symbol, id in zip(symbols, map(self.vocab.token_to_id.get, symbols), strict=True):
             if id is None:
-                ids += [self._byte_id(byte) for byte in symbol.encode()]
+                ids += map(self._byte_id, symbol.encode())
             else:
                 ids.append(id)
         self._keep(piece, ids)

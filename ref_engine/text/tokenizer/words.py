@@ -7,27 +7,22 @@ vocabulary.
 
 import re
 from collections.abc import Callable, Iterable
-from itertools import pairwise
+
+import numpy as np
 
 SPACE_MARK = "\u2581"
 
 
-def adjacent_pairs(tokens: Iterable[str]) -> frozenset[str]:
-    """All pairs of characters that stand side by side in a token."""
-    pairs: set[tuple[str, str]] = set()
-    for token in tokens:
-        pairs.update(pairwise(token))
-    return frozenset(map("".join, pairs))
+def adjacent_pairs(tokens: Iterable[str]) -> frozenset[tuple[str, str]]:
+    """All pairs of characters that stand side by side in a token. No token holds a NUL."""
+    codes = np.frombuffer("\0".join(tokens).encode("utf-32-le", "surrogatepass"), "<u4").astype(np.int64)
+    pairs = np.unique(codes[:-1] << 32 | codes[1:]).tolist()
+    return frozenset((chr(pair >> 32), chr(pair & 0xFFFFFFFF)) for pair in pairs if pair >> 32 and pair & 0xFFFFFFFF)
 
 
 def mark_leads(tokens: Iterable[str]) -> frozenset[str]:
-    """The characters that stand before U+2581 in a token."""
-    return frozenset(
-        token[found.start() - 1]
-        for token in tokens
-        for found in re.finditer(SPACE_MARK, token)
-        if found.start()
-    )
+    """The characters that stand before U+2581 in a token. No token holds a NUL."""
+    return frozenset(re.findall(f"([^\0])(?={SPACE_MARK})", "\0".join(tokens)))
 
 
 def word_splitter(leads: Iterable[str]) -> Callable[[str], list[str]]:
