@@ -1,0 +1,106 @@
+"""ref-engine plan"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import click
+
+from ref_engine.cli.machine import available_memory, total_memory
+from ref_engine.cli.options import find_model, json_option
+from ref_engine.cli.output import count, emit_json, one_line, size, table
+
+if TYPE_CHECKING:
+    from ref_engine.plan import Layer, Plan
+
+
+@click.command()
+@click.argument("model")
+@click.option("--n-ctx", type=click.IntRange(min=1), metavar="N", help="Tokens in the KV cache (the model's context).")
+@click.option("--activations", type=click.Choice(["f32", "q8"]), default="q8", help="As for run (q8).")
+@json_option
+def plan(model: str, n_ctx: int | None, activations: str, as_json: bool) -> None:
+    """Tell how much memory a model takes, by part, before anything is loaded.
+
+    Only the file's header is read. For mixtures of experts the table of layers tells one expert's bytes, and what a
+    token reads (active) against what there is. Weights stay in the file's pages; what NumPy unpacks is kept within
+    a quarter of the machine's memory.
+    """
+    from ref_engine.files import open_gguf
+    from ref_engine.plan import make_plan
+
+    with open_gguf(find_model(model)) as file:
+        made = make_plan(file.metadata, file.tensors, n_ctx)
+    memory = _memory(made, activations)
+    if as_json:
+        emit_json({**asdict(made), "memory": memory})
+    else:
+        _print(made, memory)
+
+
+def _memory(made: Plan, activations: str) -> dict[str, int | bool | None]:
+    """What a run takes, by kind, and whether the machine has it."""
+    machine = total_memory()
+    wanted = made.unpacked[activations]
+    unpacked = wanted if machine is None else min(wanted, machine // 4)
+    cache = made.cache["f32" if activations == "f32" else "f16"]
+    total = made.nbytes + cache + made.state + made.scratch + unpacked
+    return {
+        "weights": made.nbytes,
+        "kv_cache": cache,
+        "state": made.state,
+        "scratch": made.scratch,
+        "unpacked": unpacked,
+        "total": total,
+        "machine": machine,
+        "available": available_memory(),
+        "fits": None if machine is None else total <= machine,
+    }
+
+
+def _print(made: Plan, memory: dict[str, int | bool | None]) -> None:
+    rows = [
+        (part.name, str(part.n_tensors), count(part.n_weights), size(part.nbytes), _types(part.types))
+        for part in made.parts
+    ]
+    total = (str(sum(part.n_tensors for part in made.parts)), count(made.n_weights), size(made.nbytes), "")
+    table(("WEIGHTS", "TENSORS", "NUMBERS", "BYTES", "TYPES"), [*rows, ("all", *total)], right=(1, 2, 3))
+    click.echo(f"active per token: {count(made.n_active)} of {count(made.n_weights)}, {size(made.active)}\n")
+    _print_layers(made.layers)
+    kinds = [(name, size(value or 0)) for name, value in memory.items() if name not in ("available", "fits", "machine")]
+    table(("MEMORY", f"at {made.n_ctx} tokens"), [(name.replace("_", " "), text) for name, text in kinds], right=(1,))
+    click.echo(f"KV cache, full: {size(made.cache['f16'])} as f16, {size(made.cache['f32'])} as f32")
+    if memory["machine"] is not None:
+        free = f", {size(memory['available'])} of it free now" if memory["available"] is not None else ""
+        verdict = "fits" if memory["fits"] else "does not fit"
+        click.echo(f"{verdict}: this machine has {size(memory['machine'])}{free}")
+    if made.obstacle is not None:
+        click.echo(f"this version cannot run it: {one_line(made.obstacle)}")
+
+
+def _print_layers(layers: tuple[Layer, ...]) -> None:
+    """Neighbouring layers that are alike share a row."""
+    rows = []
+    for _, group in groupby(layers, key=lambda layer: {**asdict(layer), "index": None}):
+        alike = list(group)
+        first, last = alike[0], alike[-1]
+        experts = (f"{first.n_used} of {first.n_expert}", size(first.expert)) if first.n_expert else ("", "")
+        rows.append(
+            (
+                str(first.index) if first is last else f"{first.index}-{last.index}",
+                size(first.nbytes),
+                size(first.active),
+                *experts,
+                str(first.cache_width),
+                ", ".join(f"{name} {size(nbytes)}" for name, nbytes in first.parts.items()),
+            )
+        )
+    table(("LAYER", "BYTES", "ACTIVE", "EXPERTS", "ONE EXPERT", "KV/TOKEN", "PARTS"), rows, right=(1, 2, 4, 5))
+    click.echo()
+
+
+def _types(types: object) -> str:
+    assert isinstance(types, dict)
+    return ", ".join(f"{name} {size(nbytes)}" for name, nbytes in types.items())
