@@ -25,7 +25,7 @@ from ref_engine.reference.sums import F32
 from ref_engine.sample import SamplingParams
 from ref_engine.spec import ModelSpec, tensor_rules
 from ref_engine.text.tokenizer import Tokenizer, load_tokenizer
-from ref_engine.trace import Trace
+from ref_engine.tracing import Trace
 from ref_engine.weights import Weights
 
 _PREFILL_CHUNK = 512  # tokens in one pass; bounds the scratch, not the result

@@ -20,7 +20,7 @@ STAGES = [
     {"weights", "spec"},
     {"reference"},
     {"archs", "cache", "ops"},
-    {"backends", "block", "trace"},
+    {"backends", "block", "tracing"},
     {"sample", "stop", "text"},
     {"generate"},
     {"model"},
