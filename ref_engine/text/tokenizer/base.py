@@ -1,6 +1,6 @@
-"""What all tokenizers share: special tokens are cut out of the text first, and ids turn back into bytes and
-text.
- A subclass splits the plain text between special tokens (`encode_fragment`) and may say how a normal token is
+"""What all tokenizers share: special tokens are cut out of the text first, and ids turn back into bytes and text.
+
+A subclass splits the plain text between special tokens (`encode_fragment`) and may say how a normal token is
 spelt (`normal_piece`). Behaviour follows llama.cpp's `llama_vocab::impl::tokenize`, `tokenizer_st_partition`
 and `token_to_piece`; decoding differs from its `llama_detokenize` on purpose where that one loses characters.
 """
@@ -33,24 +33,19 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def encode_fragment(self, text: str, after_special: bool) -> list[int]:
-        """Ids of plain text without special tokens. `after_special`: it opens the text or follows a special
-        token.
+        """Ids of plain text without special tokens. `after_special`: it opens the text or follows a special token.
 
         `text` is not empty and holds no surrogates.
         """
 
     @property
     def space_prefix(self) -> bool:
-        """Whether `encode_fragment` puts a space before a text that opens the prompt or follows a special
-        token.
-        """
+        """Whether `encode_fragment` puts a space before a text that opens the prompt or follows a special token."""
         return False
 
     @property
     def added_before(self) -> tuple[int | None, ...]:
-        """What `add_special` puts before the text; None stands for an id that the model wants and does not
-        name.
-        """
+        """What `add_special` puts before the text; None stands for an id that the model wants and does not name."""
         return (self.vocab.bos_id,) if self.vocab.add_bos else ()
 
     @property
@@ -120,9 +115,7 @@ class Tokenizer(ABC):
         return StreamDecoder(self, special=special, at_start=at_start)
 
     def token_bytes(self, id: int) -> bytes:
-        """The bytes that a token stands for; special tokens by their text. Raises TokenizerError for an
-        unknown id.
-        """
+        """The bytes that a token stands for; special tokens by their text. Raises TokenizerError for an unknown id."""
         return self._pieces[self.check_id(id)]
 
     def check_id(self, id: int) -> int:

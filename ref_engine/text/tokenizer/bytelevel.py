@@ -1,7 +1,7 @@
 """GPT-2's alphabet: one printable letter for each of the 256 bytes, so that merges never see white space.
 
-Source: `bytes_to_unicode` of openai/gpt-2. Printable Latin-1 characters stand for themselves; the other bytes take
-the letters from U+0100 on, in order.
+Source: `bytes_to_unicode` of openai/gpt-2. Printable Latin-1 characters stand for themselves; the other bytes
+take the letters from U+0100 on, in order.
 """
 
 

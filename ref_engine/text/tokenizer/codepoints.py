@@ -1,14 +1,17 @@
-"""Text with every character beyond ASCII replaced by one that stands for its kind, so that short regexes can split it.
+"""Text with every character beyond ASCII replaced by one that stands for its kind, so that short regexes can
+split it.
 
-llama.cpp runs its pre-tokenizer regexes over such a text ("collapsed", `unicode_regex_split`), and the ids it gives
-depend on that: `[^A-Z]` under it matches an "É". Positions in the collapsed text are positions in the text.
+llama.cpp runs its pre-tokenizer regexes over such a text ("collapsed", `unicode_regex_split`), and the ids
+it gives depend on that: `[^A-Z]` under it matches an "É". Positions in the collapsed text are positions in
+the text.
 """
 
 import numpy as np
 
 from ref_engine.text.tokenizer.unicode_table import CATEGORY_RUNS
 
-# The stand-ins. Any characters do that no pattern uses otherwise; these are letters of Latin-1 for compact strings.
+# The stand-ins. Any characters do that no pattern uses otherwise; these are letters of Latin-1 for compact
+# strings.
 NUMBER, LETTER, PUNCTUATION, MARK, SYMBOL, OTHER, HAN, HAN_OTHER = "ÑÒÓÔÕÐÖ×"
 
 # What a regex class is written with: the ASCII members, then the stand-in for all others.
@@ -70,10 +73,10 @@ def collapse_but_han(text: str) -> str:
 def _collapse(text: str, kinds: np.ndarray) -> str:
     if text.isascii():
         return text
-    return kinds[np.frombuffer(text.encode("utf-32-le"), "<u4")].tobytes().decode("latin-1")
+    codes = np.frombuffer(text.encode("utf-32-le"), "<u4")
+    return str(kinds[codes], "latin-1")
 
 
 def plain_spaces(text: str) -> str:
     """`text` with a vertical tab for white space beyond ASCII, for patterns over the characters themselves."""
     return text if text.isascii() else text.translate(_PLAIN_SPACES)
-

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from heapq import heapify, heappop, heappush
+from itertools import pairwise
 from operator import methodcaller
 
 from tokenizers import models
@@ -10,9 +11,11 @@ Pair = tuple[str, str]
 
 
 def read_merges(merges: Iterable[str]) -> dict[Pair, int]:
-    """Ranks of pairs from lines "left right", the first line being the best; of a repeated pair the first counts.
+    """Ranks of pairs from lines "left right", the first line being the best; of a repeated pair the first
+    counts.
 
-    The space that separates the two is the first one after the first character. A line without one names no pair.
+    The space that separates the two is the first one after the first character. A line without one names no
+    pair.
     """
     ranks: dict[Pair, int] = {}
     for rank, line in enumerate(merges):
@@ -25,14 +28,13 @@ def read_merges(merges: Iterable[str]) -> dict[Pair, int]:
 def merge(word: str, ranks: Mapping[Pair, int]) -> list[str]:
     """The symbols that `word` ends as, in O(n log n) steps for n characters.
 
-    Among pairs of the same rank the leftmost merges first, as in llama.cpp (`llm_tokenizer_bpe_session`). `ranks`
-    may name symbols that are no tokens.
+    Among pairs of the same rank the leftmost merges first, as in llama.cpp (`llm_tokenizer_bpe_session`).
+    `ranks` may name symbols that are no tokens.
     """
     symbols = list(word)  # a symbol that was merged into its left neighbour is ""
     before = list(range(-1, len(symbols) - 1))
     after = list(range(1, len(symbols) + 1))
-    pairs = zip(symbols, symbols[1:], strict=False)
-    heap = [(ranks[pair], left, left + 1, 2) for left, pair in enumerate(pairs) if pair in ranks]
+    heap = [(ranks[pair], left, left + 1, 2) for left, pair in enumerate(pairwise(symbols)) if pair in ranks]
     heapify(heap)
 
     def offer(left: int, right: int) -> None:
@@ -58,13 +60,11 @@ def merge(word: str, ranks: Mapping[Pair, int]) -> list[str]:
 _HALVES = methodcaller("partition", " ")
 
 
-def compiled_merger(
-    token_to_id: Mapping[str, int], merges: Sequence[str], byte_fallback: bool
-) -> models.BPE | None:
+def compiled_merger(token_to_id: Mapping[str, int], merges: Sequence[str], byte_fallback: bool) -> models.BPE | None:
     """The same merging in Rust, straight to ids, or None for a vocabulary where that one would give others.
 
-    It identifies symbols by their ids, so both sides and the result of each merge must be tokens. A character that
-    is no token it spells in tokens "<0x00>" to "<0xFF>" with `byte_fallback`, and loses without.
+    It identifies symbols by their ids, so both sides and the result of each merge must be tokens. A character
+    that is no token it spells in tokens "<0x00>" to "<0xFF>" with `byte_fallback`, and loses without.
     """
     pairs = [(left, right) for left, _, right in map(_HALVES, merges)]
     tokens = token_to_id.keys()

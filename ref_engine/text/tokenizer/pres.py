@@ -1,5 +1,6 @@
 """What each value of `tokenizer.ggml.pre` means: a splitting scheme and a few flags. Data only.
- The names and their flags are llama.cpp's (`llama_vocab::impl::load`); the schemes are defined in
+
+The names and their flags are llama.cpp's (`llama_vocab::impl::load`); the schemes are defined in
 `pretokenize.py`.
 """
 
@@ -16,7 +17,8 @@ class Pre:
     ignore_merges: a word that is a token as a whole is taken without merging.
     clean_spaces: the model's decoder removes the space before punctuation (`decode(..., clean_spaces=True)`).
     escape_spaces: spaces become U+2581 before merging, and tokens are raw UTF-8 instead of byte-encoded.
-    byte_encoded: words are spelt in the 256 letters of GPT-2, one for each byte; otherwise in UTF-8 characters.
+    byte_encoded: words are spelt in the 256 letters of GPT-2, one for each byte; otherwise in UTF-8
+    characters.
     default_bos: without a key in the file the BOS token is id 11 (true) or absent (false).
     """
 
@@ -41,8 +43,7 @@ def _table() -> dict[str, Pre]:
     add("default", Pre("default"))
     add("falcon", Pre("falcon"))
     add(
-        "gpt-2 phi-2 jina-es jina-de gigachat jina-v2-es jina-v2-de a.x-4.0 mellum modern-bert exaone4 "
-        "mpt olmo jais",
+        "gpt-2 phi-2 jina-es jina-de gigachat jina-v2-es jina-v2-de a.x-4.0 mellum modern-bert exaone4 mpt olmo jais",
         Pre("gpt2"),
     )
     add("jina-v1-en jina-v2-code roberta-bpe", Pre("gpt2", add_sep=True))

@@ -1,9 +1,9 @@
 """Splitting a text into the words that byte-pair merges stay within.
 
-A scheme is a row of stages; each stage splits every piece that the stage before left. A stage is a regex whose
-matches become pieces, and what lies between two matches becomes a piece as well. Patterns over categories of
-characters run over the collapsed text of `codepoints.py`, patterns over particular characters over the text.
-`schemes.py` holds the schemes.
+A scheme is a row of stages; each stage splits every piece that the stage before left. A stage is a regex
+whose matches become pieces, and what lies between two matches becomes a piece as well. Patterns over
+categories of characters run over the collapsed text of `codepoints.py`, patterns over particular characters
+over the text. `schemes.py` holds the schemes.
 """
 
 import re

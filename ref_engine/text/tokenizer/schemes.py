@@ -1,8 +1,9 @@
 """The splitting schemes that `pres.py` names.
 
-They give the same words as llama.cpp's: its regexes (`llm_tokenizer_bpe`) and the hand-written splitters that stand
-in for some of them (`unicode_regex_split_custom_*`), whose quirks are part of what models see. Where a regex of
-theirs takes time quadratic in the length of the text, the one here is an equivalent that does not.
+They give the same words as llama.cpp's: its regexes (`llm_tokenizer_bpe`) and the hand-written splitters
+that stand in for some of them (`unicode_regex_split_custom_*`), whose quirks are part of what models see.
+Where a regex of theirs takes time quadratic in the length of the text, the one here is an equivalent that
+does not.
 """
 
 from collections.abc import Mapping
@@ -26,17 +27,19 @@ def _text(pattern: str, beyond_ascii: bool = False) -> Stage:
     return stage(pattern, "text", beyond_ascii)
 
 
-# A run of spaces in halves: 512, 256, ... The first part is `\s*[\r\n]+` written so that it never steps back.
+# A run of spaces in halves: 512, 256, ... The first line is `\s*[\r\n]+`, written so that it neither steps
+# back nor looks through the same run again: after a half of it there can be no line end in the rest.
 _HALVING_SPACES = "|".join(
     [
-        r"(?:[^\S\r\n]*+[\r\n]+)+",
+        r"(?<![^\S\r\n])(?:[^\S\r\n]*+[\r\n]+)+",
         *(rf"\s{{{n}}}(?!\S)" for n in (512, 256, 128, 64, 32, 16, 8, 4)),
         r"\s{1,2}(?!\S)",
         r"\s",
     ]
 )
 
-# The letters of deepseek-llm: Latin, Greek, Cyrillic, Armenian, Georgian, Cherokee, ... with and without case.
+# The letters of deepseek-llm: Latin, Greek, Cyrillic, Armenian, Georgian, Cherokee, ... with and without
+# case.
 _ALPHABETS = (
     r"A-Za-z\u00b5\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u01ba\u01bc-\u01bf\u01c4-\u0293\u0295-\u02af\u0370-\u0373"
     r"\u0376\u0377\u037b-\u037d\u037f\u0386\u0388-\u038a\u038c\u038e-\u03a1\u03a3-\u03f5\u03f7-\u0481"
@@ -49,9 +52,7 @@ _ALPHABETS = (
     r"\ufb00-\ufb06\ufb13-\ufb17\uff21-\uff3a\uff41-\uff5a\U00010400-\U0001044f\U000104b0-\U000104d3"
     r"\U000104d8-\U000104fb\U00010c80-\U00010cb2\U00010cc0-\U00010cf2\U000118a0-\U000118df\U0001e900-\U0001e943"
 )
-_CJK_AND_HANGUL = (
-    r"[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"  # overlapping as it stands in the model's file
-)
+_CJK_AND_HANGUL = r"[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"  # overlapping as it stands in the model's file
 _HAN_AND_KANA = r"[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+"
 _SCRIPTS_OF_AFMOE = (
     r"[\u4e00-\u9fff\u3400-\u4dbf\u8c48-\ufaff\u3040-\u309f\u30a0-\u30ff\uff65-\uff9f\u2f00-\u2fdf\u0e40-\u0e7f"
@@ -109,9 +110,7 @@ def _schemes() -> dict[str, Scheme]:
         "jais2": _scheme(_kinds(rf"{_SUFFIX}|{_LETTERS}|[{N}]{{1,3}}|{_OTHERS}|{_HALVING_SPACES}")),
         "minicpm5": _scheme(_UP_TO_THREE, _kinds(rf"{_SUFFIX}|{_LETTERS}|[{N}]+|{_OTHERS}|{_SPACES}")),
         "qwen2": _scheme(_QWEN2),
-        "qwen35": _scheme(
-            _kinds(rf"{_SUFFIX}|[^\r\n{L}{N}]?[{L}{M}]+|[{N}]| ?[^\s{L}{M}{N}]+[\r\n]*|{_SPACES}")
-        ),
+        "qwen35": _scheme(_kinds(rf"{_SUFFIX}|[^\r\n{L}{N}]?[{L}{M}]+|[{N}]| ?[^\s{L}{M}{N}]+[\r\n]*|{_SPACES}")),
         "ufakzeka": _scheme(_kinds(rf"{_LETTERS}|[{N}]|{_OTHERS}|{_SPACES}")),
         "bailingmoe": _scheme(_kinds(rf"{_SUFFIX}|{_LETTERS}|[{N}]|{_OTHERS}|\s*[\r\n]|\s+(?!\S)|\s+")),
         "seed-coder": _scheme(_kinds(rf"{_SUFFIX}|{_LETTERS}|[{N}]| ?[^\s{L}{N}\r\n]+|{_SPACES}")),
@@ -138,9 +137,7 @@ def _schemes() -> dict[str, Scheme]:
         ),
         "tekken": _scheme(_kinds(rf"{_cased(_UPPER, _LOWER, '')}|[{N}]|{others}|{_SPACES}")),
         "gpt4o": _scheme(_kinds(rf"{_cased(_UPPER, _LOWER, maybe)}|{numbers}|{others}|{_SPACES}")),
-        "granite-multi": _scheme(
-            _kinds(rf"{_cased(_UPPER + M, _LOWER + M, maybe)}|{numbers}|{others}|{_SPACES}")
-        ),
+        "granite-multi": _scheme(_kinds(rf"{_cased(_UPPER + M, _LOWER + M, maybe)}|{numbers}|{others}|{_SPACES}")),
         "tiny-aya": _scheme(
             Stage(digits_from_the_right, "kinds"),
             _kinds(rf"[^\r\n{L}{N}]?[{L}{M}]+{maybe}|{numbers}|{others}|{_SPACES}"),

@@ -128,9 +128,7 @@ def detect_special_tokens(
     return frozenset(end)
 
 
-def _drop_false_ends(
-    tokens: Sequence[str], token_to_id: Mapping[str, int], attrs: list[int], end: set[int]
-) -> None:
+def _drop_false_ends(tokens: Sequence[str], token_to_id: Mapping[str, int], attrs: list[int], end: set[int]) -> None:
     """Where "<|end|>" closes a channel (gpt-oss, solar-open), or "</s>" is plain text (Gemma 4, PLaMo), it
     ends nothing.
     """
@@ -147,9 +145,7 @@ def _drop_false_ends(
 def set_strip_attributes(
     token_to_id: Mapping[str, int], attrs: list[int], *, name: str, pre: str, architecture: str
 ) -> None:
-    """LSTRIP and RSTRIP are in no GGUF file: llama.cpp knows by the model's name which tokens swallow white
-    space.
-    """
+    """LSTRIP and RSTRIP are in no GGUF file: llama.cpp knows by the model's name which tokens swallow white space."""
     lower = name.lower()
     mask = None
     if any(p in pre for p in ("jina-v2-de", "jina-v2-es", "jina-v2-code")) or any(

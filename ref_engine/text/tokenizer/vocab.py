@@ -1,6 +1,6 @@
-"""The vocabulary of a GGUF file: its tokens, their kinds, the special ids, and the flags that steer a
-tokenizer.
- Everything is read from the `tokenizer.ggml.*` keys and checked here, with the defaults and corrections that
+"""The vocabulary of a GGUF file: its tokens, their kinds, the special ids, and the flags that steer a tokenizer.
+
+Everything is read from the `tokenizer.ggml.*` keys and checked here, with the defaults and corrections that
 llama.cpp applies at load (`llama_vocab::impl::load`), so that the tokenizers can trust what they are given.
 """
 
@@ -171,7 +171,10 @@ def read_vocab(metadata: Mapping[str, object]) -> Vocab:
 
 
 def pre_of(model: str, name: str) -> Pre:
-    """What tokenizer.ggml.pre means for a tokenizer model. Raises TokenizerError for a name that is not known."""
+    """What tokenizer.ggml.pre means for a tokenizer model.
+
+    Raises TokenizerError for a name that is not known.
+    """
     if model not in BPE_MODELS:
         return PRES["default"]  # only byte-pair models split into words first
     if model == "gemma4":
@@ -291,9 +294,7 @@ def _strings(metadata: Mapping[str, object], key: str) -> Sequence[str] | None:
 
 
 def _numbers(metadata: Mapping[str, object], key: str, at_least: int) -> np.ndarray | None:
-    """A 1-D array of numbers with `at_least` entries (exactly that many are kept where it is above 0), or
-    None.
-    """
+    """A 1-D array of numbers with `at_least` entries (exactly that many are kept where it is above 0), or None."""
     values = metadata.get(key)
     if values is None:
         return None
