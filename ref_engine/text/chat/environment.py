@@ -192,6 +192,7 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
         text, name = value.__self__, value.__name__
         if not isinstance(text, str) or name not in ("format", "format_map"):
             return None
+        self.meter.charge(4, 512)
         if name == "format":
             return Function(name, lambda *args, **kwargs: format_text(self, text, args, kwargs))
         return Function(name, lambda mapping: format_text(self, text, (), mapping))

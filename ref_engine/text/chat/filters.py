@@ -97,7 +97,7 @@ def _reverse(context: Context, value: Any) -> Any:
 def _drain(meter: Meter, values: Iterator[Any]) -> Iterator[Any]:
     made = []
     for value in values:
-        meter.charge(1, 16)
+        meter.charge(1, 48)
         made.append(value)
     return iter(made)
 
@@ -127,7 +127,10 @@ def _path_cost(value: Any) -> int:
 
 
 def _walk(meter: Meter, values: Any) -> Any:
-    meter.list_of(count_of(values))
+    count = count_of(values)
+    meter.list_of(count)
+    if isinstance(values, range):
+        meter.charge(0, 32 * count)  # its numbers are made one by one
     return values
 
 
@@ -266,10 +269,9 @@ def _tojson(
     widths = [value if isinstance(value, int) else len(value) for value in parts if value is not None]
     if max(widths, default=0) > MAX_JSON_PART or len(parts) > 3:
         raise TemplateError(f"tojson with an indentation or separator of more than {MAX_JSON_PART} characters")
-    before = meter.steps
     chars = measure(meter, x)
-    values = before - meter.steps  # measure pays one step a value
-    meter.fits(chars + values * (sum(widths) + (max(widths, default=0) * _depth(x))))
+    values, depth = _shape(x)
+    meter.fits(chars + values * (sum(widths) + max(widths, default=0) * depth))
     meter.charge(4 * values)
     return meter.text(
         json.dumps(x, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
@@ -281,18 +283,19 @@ def _paid(context: Context, value: Any) -> Any:
     return _meter(context).text(value) if isinstance(value, str) else value
 
 
-def _depth(value: Any) -> int:
-    """How deep containers nest; `measure` has bounded it."""
-    deepest, level = 0, [value]
+def _shape(value: Any) -> tuple[int, int]:
+    """How many values there are, and how deep they nest; `measure` has bounded both."""
+    values, depth, level = 0, 0, [value]
     while level:
+        values += len(level)
+        depth += 1
         level = [
             child
             for item in level
             if isinstance(item, list | tuple | dict)
             for child in (item.values() if isinstance(item, dict) else item)
         ]
-        deepest += 1
-    return deepest
+    return values, depth
 
 
 def metered_filters() -> dict[str, Filter]:

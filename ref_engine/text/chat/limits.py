@@ -26,7 +26,7 @@ class Limits:
     Long conversations need more: every character and every value of the caller's data adds `..._per_...`.
     """
 
-    source_chars: int = 131_072
+    source_chars: int = 65_536
     nodes: int = 10_000
     nesting: int = 60
     steps: int = 5_000_000

@@ -53,12 +53,12 @@ def search_cost(chars: int, needle: int, linear: bool = True) -> int:
 def binary(meter: Meter, op: str, left: Any, right: Any) -> Any:
     """`left op right` for numbers, texts and lists. TypeError and the like are Python's own."""
     function = ARITHMETIC[op]
+    if op == "%" and is_text(left):  # first: a text formats an undefined value too
+        return percent(meter, left, right)
     if isinstance(left, Undefined) or isinstance(right, Undefined):
         return function(left, right)  # raises UndefinedError with the name
     if isinstance(left, int | float | complex) and isinstance(right, int | float | complex):
-        return _number(op, left, right)
-    if op == "%" and is_text(left):
-        return percent(meter, left, right)
+        return _number(meter, op, left, right)
     if op == "+" and is_text(left) and is_text(right):
         meter.fits(len(left) + len(right), left.isascii() and right.isascii())
         return meter.text(left + right)
@@ -70,13 +70,16 @@ def binary(meter: Meter, op: str, left: Any, right: Any) -> Any:
     raise TypeError(f"unsupported operand types for {op}: {type(left).__name__} and {type(right).__name__}")
 
 
-def _number(op: str, left: Any, right: Any) -> Any:
+def _number(meter: Meter, op: str, left: Any, right: Any) -> Any:
     for value in (left, right):
         bounded_int(value)
     power = op == "**" and isinstance(left, int) and isinstance(right, int)
     if power and left.bit_length() * right > MAX_BITS:
         raise TemplateError(f"makes an integer of more than {MAX_BITS} bits")
-    return bounded_int(ARITHMETIC[op](left, right))
+    made = bounded_int(ARITHMETIC[op](left, right))
+    if isinstance(made, int):
+        meter.charge(0, made.bit_length() // 8)
+    return made
 
 
 def bounded_int(value: Any) -> Any:

@@ -29,7 +29,11 @@ EXPRESSIONS: tuple[type[nodes.Node], ...] = (
 )  # fmt: skip
 # Fields that hold statements; what is in them pays for itself.
 _BODIES = ("body", "else_", "elif_")
-_LITERAL_BYTES = {nodes.List: 64, nodes.Tuple: 64, nodes.Dict: 256, nodes.Call: 128, nodes.Pair: 64}
+# Bytes of the objects that a node makes, beside what operators and filters pay for their results.
+_LITERAL_BYTES = {
+    nodes.List: 128, nodes.Tuple: 128, nodes.Dict: 256, nodes.Pair: 64, nodes.Call: 128, nodes.Filter: 128,
+    nodes.For: 512, nodes.Macro: 1024, nodes.CallBlock: 1024,
+}  # fmt: skip
 _ITEM_BYTES = 16
 
 

@@ -47,6 +47,7 @@ class ChatTemplate:
     def render(
         self,
         messages: Iterable[Mapping[str, object]],
+        /,  # so that `extra` may come from a request as it is, whatever names it holds
         *,
         tools: Iterable[Mapping[str, object]] | None = None,
         documents: Iterable[Mapping[str, object]] | None = None,
