@@ -15,6 +15,7 @@ import numpy as np
 SPLITS = (
     "I'm you'RE he'Ll they'D we'Ve it'S 'tis O'Neill don'tt 's 'x l'été rock'n'roll",
     "'S'T'RE'VE'M'LL'D 'sa 'ra 'la ''s s's' '",
+    "x'd'dd'sd'td'md'red'ved'lld 'REd'VEd'LLd'Red'rEd'vEd'Ved'Lld'lLd'Sd'Td'Md'Dd S'RE S'RES D'Dd",
     "1 12 123 1234 12345 123456 1234567 12345678 1,234,567.89 0001 v1.2.34 a1b22c333d4444",
     "x12y123z1234 ²³¹ 12²34 ٣٤٥٦ 1٢3٤5 Ⅷ9 １２３４５６７ 123² 1234½5",
     "CamelCaseHTTPServer XMLHttp iPhone ÉCOLE École éCOLE ΑΒΓαβγ ǅabc ʰaʰ 漢字Kanji",
@@ -85,12 +86,13 @@ def _pairs(rng: np.random.Generator) -> list[tuple[str, str]]:
     lead, follow = list(range(0xC2, 0xF5)), list(range(0x80, 0xC0))
     shares = ((plain, plain, 0.6), (lead, follow, 0.6), (follow, follow, 0.6), (follow, lead, 0.3))
     shares += ((follow, plain, 0.3), (plain, lead, 0.3))
+    always = {ord(letter) for letter in "'sStTmMdDrReEvVlL "}  # contractions
     pairs = [
         (alphabet[a], alphabet[b])
         for first, second, share in shares
         for a in first
         for b in second
-        if rng.random() < share
+        if rng.random() < share or {a, b} <= always
     ]
     pairs += [("▁", alphabet[byte]) for byte in range(33, 127)] + [("▁", "▁"), ("é", "t"), ("漢", "字")]
     return [pairs[i] for i in rng.permutation(len(pairs))]
