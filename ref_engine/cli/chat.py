@@ -6,13 +6,11 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-import click
-
-from ref_engine.errors import RefEngineError
-from ref_engine.cli.output import clean, one_line, shown, write
+from ref_engine.cli.output import clean, one_line, say, shown, write
 from ref_engine.cli.progress import progress
-from ref_engine.cli.session import Message, Session, Settings
+from ref_engine.cli.session import Message, Session, Settings, system_message
 from ref_engine.cli.slash import command, unquoted
+from ref_engine.errors import RefEngineError
 
 _LINE, _MORE = ">>> ", "... "
 
@@ -47,24 +45,24 @@ class Chat:
             except RefEngineError as error:
                 print(f"error: {one_line(str(error))}", file=sys.stderr)
             except KeyboardInterrupt:
-                click.echo()
+                say()
 
     def _command(self, line: str) -> bool:
         """Carry out a /command; False to leave."""
         outcome = command(line, self.settings)
         self.settings = outcome.settings
         if outcome.text:
-            click.echo(shown(outcome.text))
+            say(shown(outcome.text))
         match outcome.action:
             case "clear":
                 self._messages, self._text = list(self._opening), ""
             case "verbose" | "quiet":
                 self.verbose = outcome.action == "verbose"
             case "template":
-                click.echo(shown(self.session.model.chat_template or "this model has no chat template"))
+                say(shown(self.session.model.chat_template or "this model has no chat template"))
             case "info":
                 for line in info(self.session):
-                    click.echo(shown(line))
+                    say(shown(line))
         return outcome.action != "bye"
 
     def _answer(self, message: str) -> None:
@@ -81,7 +79,7 @@ class Chat:
                 reason = event.finish_reason
         except KeyboardInterrupt:
             reason = "interrupted"
-        click.echo()
+        say()
         self._remember(message, "".join(answer))
         if reason in ("context", "length", "interrupted"):
             why = {"context": "the context is full", "length": "max_tokens reached", "interrupted": "stopped"}[reason]
@@ -92,14 +90,11 @@ class Chat:
     def _prompt(self, message: str) -> list[int]:
         if self.session.template is None:
             return self.session.model.tokenize(self._text + message)
-        ids, dropped = self.session.fitting([*self._conversation(), {"role": "user", "content": message}])
+        asked = {"role": "user", "content": message}
+        ids, dropped = self.session.fitting([*system_message(self.settings), *self._messages, asked])
         if dropped:
             print(f"({dropped} old messages no longer fit the context)", file=sys.stderr)
         return ids
-
-    def _conversation(self) -> list[Message]:
-        system = self.settings.system
-        return [*([{"role": "system", "content": system}] if system else []), *self._messages]
 
     def _remember(self, message: str, answer: str) -> None:
         self._text += message + answer
@@ -116,10 +111,10 @@ def read_message() -> str | None:
         while not _closed(lines):
             lines.append(clean(input(_MORE)))
     except EOFError:
-        click.echo()
+        say()
         return None
     except KeyboardInterrupt:
-        click.echo("\nCtrl-D or /bye to leave")
+        say("\nCtrl-D or /bye to leave")
         return ""
     text = "\n".join(lines)
     return text if text.startswith("/") else unquoted(text.strip())

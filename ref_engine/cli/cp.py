@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ref_engine.cli.options import json_option
-from ref_engine.cli.output import emit_json
+from ref_engine.cli.output import emit_json, say
 from ref_engine.cli.pull import entry_json
 
 
@@ -21,4 +21,4 @@ def cp(source: str, target: str, as_json: bool) -> None:
     if as_json:
         emit_json(entry_json(entry))
     else:
-        click.echo(f"copied {source} to {entry.name}")
+        say(f"copied {source} to {entry.name}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ref_engine.cli.options import engine_options, find_model, json_option, load_model, parse_ids, quiet_option
-from ref_engine.cli.output import appearing, clean, emit_json, piece, table
+from ref_engine.cli.output import appearing, clean, emit_json, piece, say, table
 from ref_engine.cli.progress import Progress, progress
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _PASS = 128  # tokens in one forward pass; bounds the logits that are held
 @click.argument("model")
 @click.option("-p", "--prompt", metavar="TEXT", help="Text to run.")
 @click.option("--tokens", metavar="IDS", help="Token ids to run instead, such as 1,2,3.")
-@click.option("-k", "--top", type=click.IntRange(min=1), default=5, help="Best tokens per position (5).")
+@click.option("-k", "--top", type=click.IntRange(min=1), default=5, metavar="N", help="Best tokens per position (5).")
 @click.option("-o", "--output", metavar="FILE", help="Write all logits to a .npy or .npz (ids, logits) file.")
 @engine_options
 @quiet_option
@@ -59,7 +59,7 @@ def logits(
         else:
             rows = [row for first, part in _passes(loaded, ids, bar) for row in _best(loaded, ids, first, part, top)]
     if output is not None:
-        emit_json({"file": output, "ids": ids, "shape": shape}) if as_json else click.echo(f"{output}: {shape}")
+        emit_json({"file": output, "ids": ids, "shape": shape}) if as_json else say(f"{output}: {shape}")
     elif as_json:
         emit_json({"ids": ids, "positions": rows})
     else:
@@ -96,9 +96,7 @@ def _best(model: Model, ids: list[int], first: int, part: NDArray[np.float32], k
     for t, raw in enumerate(part, start=first):
         values = check_logits(raw, model.spec.n_vocab)
         total = log_sum_exp(values)
-        top = [
-            {"id": int(i), "logit": float(values[i]), "logprob": float(values[i]) - total} for i in best(values, k)
-        ]
+        top = [{"id": int(i), "logit": float(values[i]), "logprob": float(values[i]) - total} for i in best(values, k)]
         rows.append({"position": t, "id": ids[t], "top": top})
     return rows
 
@@ -119,6 +117,7 @@ def _save(model: Model, ids: list[int], target: Path, bar: Progress) -> None:
 
     shape = (len(ids), model.spec.n_vocab)
     with appearing(target) as temporary:
+        rows: NDArray[np.float32]
         if target.suffix == ".npy":
             rows = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
         else:

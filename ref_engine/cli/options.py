@@ -26,7 +26,7 @@ def engine_options(command: F) -> F:
     for option in (
         click.option("--n-ctx", type=int, metavar="N", help="Context length in tokens, instead of the model's own."),
         click.option("--threads", "n_threads", type=int, metavar="N", help="Threads; the numpy backend has NumPy's."),
-        click.option("--activations", type=click.Choice(["f32", "q8"]), help="Exact products, or 8-bit ones (default)."),
+        click.option("--activations", type=click.Choice(["f32", "q8"]), help="Exact products, or 8-bit ones (q8)."),
         click.option("--backend", type=click.Choice(["numpy", "native", "cupy"]), help="Who computes."),
     ):
         command = option(command)

@@ -13,8 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-import click
-
 # Control characters but newline and tab: a model's text or a file's metadata must not steer the terminal.
 _CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
@@ -44,6 +42,11 @@ def write(text: str, stream: TextIO | None = None) -> None:
     stream.flush()
 
 
+def say(text: str = "") -> None:
+    """One line on stdout, through Python's own stream, whose encoding and error handling `ready_streams` settled."""
+    print(text)
+
+
 def clean(text: str) -> str:
     """Text as UTF-8 can hold it: bytes of an argument or a file that were no UTF-8 become U+FFFD."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
@@ -51,7 +54,7 @@ def clean(text: str) -> str:
 
 def emit_json(value: object) -> None:
     """One JSON document, ASCII only, so that no terminal or locale can damage it."""
-    click.echo(json.dumps(_plain(value), indent=2, allow_nan=False))
+    say(json.dumps(_plain(value), indent=2, allow_nan=False))
 
 
 def _plain(value: object) -> object:
@@ -83,7 +86,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[
         for i, cell in enumerate(line):
             space = " " * (widths[i] - cell_len(cell))
             cells.append(space + cell if i in right else cell + space)
-        click.echo("  ".join(cells).rstrip())
+        say("  ".join(cells).rstrip())
 
 
 def size(nbytes: int) -> str:

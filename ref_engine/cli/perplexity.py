@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ref_engine.cli.options import engine_options, find_model, json_option, load_model, quiet_option
-from ref_engine.cli.output import emit_json, read_text
+from ref_engine.cli.output import emit_json, read_text, say
 from ref_engine.cli.progress import progress
 
 _LARGEST_WINDOW = 2048
@@ -16,14 +16,12 @@ _LARGEST_WINDOW = 2048
 @click.command()
 @click.argument("model")
 @click.argument("file")
-@click.option("--ctx", type=click.IntRange(min=2), metavar="N", help="Tokens in a window (the context length, at most 2048).")
+@click.option("--ctx", type=click.IntRange(min=2), metavar="N", help="Tokens in a window (at most 2048).")
 @click.option("--skip", type=click.IntRange(min=1), default=1, metavar="N", help="Tokens of a window not scored (1).")
 @engine_options
 @quiet_option
 @json_option
-def perplexity(
-    model: str, file: str, ctx: int | None, skip: int, quiet: bool, as_json: bool, **engine: Any
-) -> None:
+def perplexity(model: str, file: str, ctx: int | None, skip: int, quiet: bool, as_json: bool, **engine: Any) -> None:
     """Measure how well a model predicts the text in FILE ("-": standard input).
 
     Perplexity is exp(mean of -log p(token | tokens before it)). The text is cut into windows of --ctx tokens, each
@@ -58,6 +56,6 @@ def perplexity(
             }
         )
         return
-    click.echo(f"perplexity {found.value:.4f} ± {found.error:.4f}")
-    click.echo(f"nll        {found.nll:.6f} ± {found.nll_error:.6f} nats")
-    click.echo(f"tokens     {found.n_tokens} scored, in {found.n_windows} windows of up to {window}")
+    say(f"perplexity {found.value:.4f} ± {found.error:.4f}")
+    say(f"nll        {found.nll:.6f} ± {found.nll_error:.6f} nats")
+    say(f"tokens     {found.n_tokens} scored, in {found.n_windows} windows of up to {window}")

@@ -10,7 +10,7 @@ import click
 
 from ref_engine.cli.machine import available_memory, total_memory
 from ref_engine.cli.options import find_model, json_option
-from ref_engine.cli.output import count, emit_json, one_line, size, table
+from ref_engine.cli.output import count, emit_json, one_line, say, size, table
 
 if TYPE_CHECKING:
     from ref_engine.plan import Layer, Plan
@@ -67,17 +67,17 @@ def _print(made: Plan, memory: dict[str, int | bool | None]) -> None:
     ]
     total = (str(sum(part.n_tensors for part in made.parts)), count(made.n_weights), size(made.nbytes), "")
     table(("WEIGHTS", "TENSORS", "NUMBERS", "BYTES", "TYPES"), [*rows, ("all", *total)], right=(1, 2, 3))
-    click.echo(f"active per token: {count(made.n_active)} of {count(made.n_weights)}, {size(made.active)}\n")
+    say(f"active per token: {count(made.n_active)} of {count(made.n_weights)}, {size(made.active)}\n")
     _print_layers(made.layers)
     kinds = [(name, size(value or 0)) for name, value in memory.items() if name not in ("available", "fits", "machine")]
     table(("MEMORY", f"at {made.n_ctx} tokens"), [(name.replace("_", " "), text) for name, text in kinds], right=(1,))
-    click.echo(f"KV cache, full: {size(made.cache['f16'])} as f16, {size(made.cache['f32'])} as f32")
+    say(f"KV cache, full: {size(made.cache['f16'])} as f16, {size(made.cache['f32'])} as f32")
     if memory["machine"] is not None:
         free = f", {size(memory['available'])} of it free now" if memory["available"] is not None else ""
         verdict = "fits" if memory["fits"] else "does not fit"
-        click.echo(f"{verdict}: this machine has {size(memory['machine'])}{free}")
+        say(f"{verdict}: this machine has {size(memory['machine'])}{free}")
     if made.obstacle is not None:
-        click.echo(f"this version cannot run it: {one_line(made.obstacle)}")
+        say(f"this version cannot run it: {one_line(made.obstacle)}")
 
 
 def _print_layers(layers: tuple[Layer, ...]) -> None:
@@ -98,7 +98,7 @@ def _print_layers(layers: tuple[Layer, ...]) -> None:
             )
         )
     table(("LAYER", "BYTES", "ACTIVE", "EXPERTS", "ONE EXPERT", "KV/TOKEN", "PARTS"), rows, right=(1, 2, 4, 5))
-    click.echo()
+    say()
 
 
 def _types(types: object) -> str:

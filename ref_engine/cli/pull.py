@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ref_engine.cli.options import json_option, quiet_option
-from ref_engine.cli.output import emit_json, size
+from ref_engine.cli.output import emit_json, say, size
 from ref_engine.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def pull(name: str, rename: str | None, registry: str | None, insecure: bool, qu
     if as_json:
         emit_json(entry_json(entry))
     elif not quiet:
-        click.echo(f"{entry.name}: {size(entry.size)}")
+        say(f"{entry.name}: {size(entry.size)}")
 
 
 def entry_json(entry: Entry) -> dict[str, object]:

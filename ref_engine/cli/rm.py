@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ref_engine.cli.options import json_option
-from ref_engine.cli.output import emit_json, one_line
+from ref_engine.cli.output import emit_json, one_line, say
 
 
 @click.command()
@@ -26,4 +26,4 @@ def rm(names: tuple[str, ...], as_json: bool) -> None:
         emit_json({"removed": removed})
     else:
         for name in removed:
-            click.echo(f"removed {one_line(name)}")
+            say(f"removed {one_line(name)}")

@@ -15,12 +15,10 @@ from typing import Any
 
 import click
 
-from ref_engine.errors import RefEngineError
-from ref_engine.version import __version__
 from ref_engine.cli.cp import cp
 from ref_engine.cli.list import list_models
 from ref_engine.cli.logits import logits
-from ref_engine.cli.output import one_line, ready_streams
+from ref_engine.cli.output import one_line, ready_streams, say
 from ref_engine.cli.perplexity import perplexity
 from ref_engine.cli.plan import plan
 from ref_engine.cli.pull import pull
@@ -28,6 +26,8 @@ from ref_engine.cli.rm import rm
 from ref_engine.cli.run import run
 from ref_engine.cli.show import show
 from ref_engine.cli.tokenize import tokenize
+from ref_engine.errors import RefEngineError
+from ref_engine.version import __version__
 
 
 class Root(click.Group):
@@ -66,7 +66,7 @@ def status_of(command: Callable[[], object]) -> int:
             raise
         _print_error(f"error: {_message(error)}")
         return 2
-    except Exception as error:  # noqa: BLE001  (a defect; users get one line, and how to get the rest)
+    except Exception as error:
         if debug:
             raise
         _print_error(f"internal error: {type(error).__name__}: {error}; REF_ENGINE_DEBUG=1 shows where")
@@ -98,7 +98,12 @@ def _reader_gone() -> int:
     return 1
 
 
-@click.group(cls=Root, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Root,
+    invoke_without_command=True,
+    subcommand_metavar="[COMMAND] [ARGS]...",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, prog_name="ref-engine", message="%(prog)s %(version)s")
 @click.pass_context
 def main(ctx: click.Context) -> None:
@@ -107,7 +112,7 @@ def main(ctx: click.Context) -> None:
     MODEL is a name that `ref-engine list` shows or a path to a .gguf file.
     """
     if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help())
+        say(ctx.get_help())
 
 
 for _command in (run, pull, list_models, show, cp, rm, tokenize, logits, perplexity, plan):

@@ -11,12 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from ref_engine.cli.output import clean
+from ref_engine.cli.progress import Nothing, Progress
 from ref_engine.errors import ContextFull, RefEngineError
 from ref_engine.generate import Event, generate, new_sampler
 from ref_engine.sample import SamplingParams
 from ref_engine.text.chat.template import ChatTemplate
-from ref_engine.cli.output import clean
-from ref_engine.cli.progress import Nothing, Progress
 
 if TYPE_CHECKING:
     from ref_engine.model import Model
@@ -27,7 +27,8 @@ _PASS = 128  # prompt tokens between two steps of the progress bar
 
 @dataclass(frozen=True)
 class Settings:
-    """How to answer. `max_tokens` None: until the model ends its answer or the context is full."""
+    """How to answer. `max_tokens` None: until the model ends its answer or the context is full. `system` None: what
+    the template puts in by itself, if anything; "" is an empty system prompt."""
 
     params: SamplingParams = field(default_factory=SamplingParams)
     stop: tuple[str, ...] = ()
@@ -136,6 +137,11 @@ class Session:
         finally:
             bar.done()
         return n
+
+
+def system_message(settings: Settings) -> list[Message]:
+    """What a conversation begins with: nothing, or the system prompt."""
+    return [] if settings.system is None else [{"role": "system", "content": settings.system}]
 
 
 def _template(model: Model, source: str) -> ChatTemplate:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ref_engine.cli.options import json_option
-from ref_engine.cli.output import emit_json, one_line, shown, size, table
+from ref_engine.cli.output import emit_json, one_line, say, shown, size, table
 
 if TYPE_CHECKING:
     from ref_engine.library import ModelInfo
@@ -40,7 +40,7 @@ def show(model: str, part: str | None, whole: bool, as_json: bool) -> None:
             "license": _license(info),
             "modelfile": modelfile(info),
         }[part]
-        click.echo(shown(text.removesuffix("\n")))
+        say(shown(text.removesuffix("\n")))
     else:
         _print(info, whole)
 
@@ -53,7 +53,7 @@ def _print(info: ModelInfo, whole: bool) -> None:
     rows += [("parameter", line) for line in _parameters(info)]
     rows += [("licence", _license(info)[:100])] if _license(info) else []
     table((one_line(info.name), ""), rows)
-    click.echo()
+    say()
     table(("METADATA", "VALUE"), [(key, _brief(value, whole)) for key, value in info.metadata.items()])
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from typing import Any, Literal
 
+from ref_engine.cli.session import Settings
 from ref_engine.errors import RefEngineError
 from ref_engine.sample import SamplingParams
-from ref_engine.cli.session import Settings
 
 HELP = """\
 /set parameter NAME VALUE   temperature, top_k, top_p, min_p, seed, max_tokens, stop, repeat_penalty, ...
-/set system TEXT            the system prompt; the conversation begins anew
+/set system TEXT            the system prompt ("": an empty one); the conversation begins anew
 /set seed N                 repeatable answers
 /set verbose, /set quiet    timings after each answer, or none
 /show info                  what model this is
@@ -61,8 +62,8 @@ def _set(rest: str, settings: Settings) -> Outcome:
     value = value.strip()
     match what:
         case "system":
-            changed = replace(settings, system=unquoted(value) or None)
-            return Outcome(changed, "system prompt set" if changed.system else "system prompt removed", "clear")
+            changed = replace(settings, system=unquoted(value) if value else None)
+            return Outcome(changed, "system prompt set" if value else "system prompt left to the template", "clear")
         case "seed":
             return _set(f"parameter seed {value}", settings)
         case "verbose" | "quiet":
@@ -80,7 +81,8 @@ def _show(what: str, settings: Settings) -> Outcome:
         case "info" | "template":
             return Outcome(settings, action="info" if what == "info" else "template")
         case "system":
-            return Outcome(settings, settings.system or "no system prompt is set")
+            unset = "an empty system prompt" if settings.system == "" else "no system prompt is set"
+            return Outcome(settings, settings.system or unset)
         case "parameters":
             return Outcome(settings, "\n".join(parameters(settings)))
     raise RefEngineError("usage: /show info, parameters, template or system")
@@ -97,11 +99,11 @@ def set_parameter(settings: Settings, name: str, text: str) -> Settings:
     if name not in _NUMBERS:
         known = ", ".join(["stop", "max_tokens", *_NUMBERS])
         raise RefEngineError(f"no parameter {name[:50]!r}; there are: {known}")
-    value = _number(name, text, whole=_NUMBERS[name] is not float)
-    return replace(settings, params=replace(settings.params, **{name: value}))
+    changed: dict[str, Any] = {name: _number(name, text, whole=_NUMBERS[name] is not float)}
+    return replace(settings, params=replace(settings.params, **changed))
 
 
-def from_model(settings: Settings, parameters: dict[str, object]) -> Settings:
+def from_model(settings: Settings, parameters: Mapping[str, object]) -> Settings:
     """Settings with the parameters that a model's manifest (its Modelfile) sets.
 
     Those that are not about sampling, such as num_ctx, are passed over. Raises RefEngineError for a bad value.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ref_engine.cli.options import find_model, json_option, parse_ids
-from ref_engine.cli.output import clean, emit_json, piece, read_stdin, shown, table
+from ref_engine.cli.output import clean, emit_json, piece, read_stdin, say, shown, table
 
 if TYPE_CHECKING:
     from ref_engine.text.tokenizer import Tokenizer
@@ -49,7 +49,7 @@ def tokenize(
     if as_json:
         emit_json({"ids": ids, "tokens": [token_json(tokenizer, id) for id in ids]})
     elif only_ids:
-        click.echo(",".join(map(str, ids)))
+        say(",".join(map(str, ids)))
     else:
         rows = [(str(id), piece(tokenizer.token_bytes(id)), _kind(tokenizer, id)) for id in ids]
         table(("ID", "PIECE", "KIND"), rows, right=(0,))
@@ -60,7 +60,7 @@ def _print_text(tokenizer: Tokenizer, ids: list[int], as_json: bool) -> None:
     if as_json:
         emit_json({"ids": ids, "text": text})
     else:
-        click.echo(shown(text))
+        say(shown(text))
 
 
 def token_json(tokenizer: Tokenizer, id: int) -> dict[str, object]:

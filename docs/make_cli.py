@@ -1,0 +1,86 @@
+"""Write docs/cli.md: what every command says of itself under --help.
+
+    python docs/make_cli.py           # writes the file (`make docs`)
+    python docs/make_cli.py --check   # exit status 1 where it is out of step
+
+tests/cli/test_cli_docs.py holds the committed file to this.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from ref_engine.cli import main
+
+TARGET = Path(__file__).with_name("cli.md")
+_INTRODUCTION = """\
+# Commands
+
+Written by `docs/make_cli.py` (`make docs`) from the commands' own help; do not edit it by hand.
+
+`ref-engine` is also `python -m ref_engine`. MODEL is a name that `ref-engine list` shows, or a path to a .gguf file.
+
+- **Exit status**: 0 done, 2 bad input (one line on stderr says what), 130 Ctrl-C, 1 a defect of the program or a pipe
+  whose reader went away. With `REF_ENGINE_DEBUG=1` errors come with their traceback.
+- **`--json`** wherever a command prints a table: one JSON document, ASCII only; what is not a finite number is `null`.
+- **Progress** goes to stderr: a bar on a terminal, a line now and then elsewhere, nothing with `--quiet`.
+- **Files** written with `-o` appear whole or not at all.
+- A terminal that is not UTF-8 gets `?` for what it cannot show; control characters in a model's text do not reach a
+  terminal.
+"""
+_NOTES = {
+    "run": """\
+- With a prompt, or with text piped in, it answers once. What is piped in comes first, then a space, then the prompt;
+  one line break at the end of piped text is dropped where no prompt follows.
+- Without either, on a terminal, it chats. `/?` lists the commands of the chat. The cache is kept from one message to
+  the next, and only what is new in the conversation is computed; `-v` tells how much was. When the conversation fills
+  three quarters of the context, its oldest messages go.
+- A base model (no chat template in the file) continues the text; in a chat it goes on with one running text.
+- The same `--seed` gives the same answer for the same model, options and conversation.
+""",
+    "perplexity": """\
+    ppl = exp( 1/n * sum over scored tokens i of -log p(token i | the tokens of its window before i) )
+
+- Log-probabilities are taken from float32 logits with a float64 log-sum-exp. The error shown is the standard error of
+  the mean, s / sqrt(n), times the perplexity.
+- A text that fits one window is scored whole but for its first token. A longer one is cut into consecutive windows of
+  `--ctx` tokens, each begun with BOS where the model adds it.
+- llama.cpp's `llama-perplexity` differs: it scores the second half of each window (here `--skip` of half of `--ctx`)
+  and puts BOS in the place of a window's first token.
+""",
+    "plan": """\
+- `active` is what one token reads: all weights but the experts that are not chosen, the rows of other tokens in an
+  embedding matrix that is only looked up, and layers that predict further ahead.
+- The KV cache is that of a full context. It grows with the conversation, so a short one takes less. Layers with a
+  sliding window count in full, as this engine keeps all their keys.
+- Scratch is an estimate of the temporaries at the end of a full context, with 512 tokens in a pass.
+""",
+}
+
+
+def render() -> str:
+    """The whole of docs/cli.md."""
+    width = {"terminal_width": 100, "max_content_width": 100}
+    root = click.Context(main, info_name="ref-engine", **{**main.context_settings, **width})
+    sections = [_section(root)]
+    for name, command in main.commands.items():
+        sections.append(_section(click.Context(command, parent=root, info_name=name, **width)))
+    return "\n".join([_INTRODUCTION, *sections])
+
+
+def _section(context: click.Context) -> str:
+    notes = _NOTES.get(context.info_name or "", "")
+    return f"## {context.command_path}\n\n```\n{context.get_help()}\n```\n" + (f"\n{notes}" if notes else "")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--check"]:
+        if not TARGET.exists() or TARGET.read_text(encoding="utf-8") != render():
+            sys.exit("docs/cli.md is out of step: make docs")
+    else:
+        temporary = TARGET.with_suffix(".tmp")
+        temporary.write_text(render(), encoding="utf-8")
+        temporary.replace(TARGET)
