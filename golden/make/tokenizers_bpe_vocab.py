@@ -15,7 +15,7 @@ import numpy as np
 SPLITS = (
     "I'm you'RE he'Ll they'D we'Ve it'S 'tis O'Neill don'tt 's 'x l'été rock'n'roll",
     "'S'T'RE'VE'M'LL'D 'sa 'ra 'la ''s s's' '",
-    "x'd'dd'sd'td'md'red'ved'lld 'REd'VEd'LLd'Red'rEd'vEd'Ved'Lld'lLd'Sd'Td'Md'Dd S'RE S'RES D'Dd",
+    "x'd'dd'sd'td'md'red'ved'lld'REd'REs'VEd'LLd'Red'rEd'vEd'Ved'Lld'lLd'Sd'Td'Md'Dd S'RE S'RES D'Dd",
     "1 12 123 1234 12345 123456 1234567 12345678 1,234,567.89 0001 v1.2.34 a1b22c333d4444",
     "x12y123z1234 ²³¹ 12²34 ٣٤٥٦ 1٢3٤5 Ⅷ9 １２３４５６７ 123² 1234½5",
     "CamelCaseHTTPServer XMLHttp iPhone ÉCOLE École éCOLE ΑΒΓαβγ ǅabc ʰaʰ 漢字Kanji",
