@@ -1,6 +1,6 @@
 """From a prompt to a stream of events: prefill, then sample, show and forward one token at a time.
 
-    text = "".join(event.text for event in generate(model, prompt_ids, max_tokens=32))
+text = "".join(event.text for event in generate(model, prompt_ids, max_tokens=32))
 """
 
 from collections.abc import Collection, Generator, Sequence

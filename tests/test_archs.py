@@ -117,7 +117,7 @@ def damaged(source: Path, target: Path, change: Change) -> Path:
             lambda t: t.update({"blk.0.attn_q.bias": t["blk.0.attn_q.bias"][:-1]}),
             r"tensor blk\.0\.attn_q\.bias has shape \[255\]",
         ),
-        (lambda t: t.update({"blk.0.extra.weight": np.zeros(4, np.float32)}), r"tensor blk\.0\.extra\.weight is not known"),
+        (lambda t: t.update({"blk.0.extra": np.zeros(4, np.float32)}), r"tensor blk\.0\.extra is not known"),
     ],
 )
 def test_the_tensor_at_fault_is_named(

@@ -81,9 +81,7 @@ class ScriptedModel:
         assert cache.n_past <= cache.n_ctx
         logits = np.zeros(len(PIECES), np.float32)
         at = len(self.calls)
-        logits[self.script[at] if at < len(self.script) else EOS] = math.log(
-            11.0
-        )  # 1/2; the others 1/22 each
+        logits[self.script[at] if at < len(self.script) else EOS] = math.log(11.0)  # 1/2; the others 1/22 each
         self.calls.append(list(ids))
         return logits
 

@@ -33,9 +33,8 @@ def test_commands(block: str, store: dict[str, str]) -> None:
     command, _, want = block.partition("\n")
     words = shlex.split(command.removeprefix("$ "))
     assert words[0] == "ref-engine"
-    done = subprocess.run(
-        [sys.executable, "-m", "ref_engine", *words[1:]], env=store, capture_output=True, text=True, timeout=300, check=True
-    )
+    command_line = [sys.executable, "-m", "ref_engine", *words[1:]]
+    done = subprocess.run(command_line, env=store, capture_output=True, text=True, timeout=300, check=True)
     lines = [line.rstrip() for line in done.stdout.splitlines()]
     assert lines == [line.rstrip() for line in want.splitlines()]
 

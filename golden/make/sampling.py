@@ -34,7 +34,6 @@ BREAKER_TEXT = """* one — the first item of the list: "it is so"
 REPEATED = BREAKER_TEXT + BREAKER_TEXT[:-8]  # the longest repetition is as long as the breakers let it be
 
 
-
 def draw(rng: np.random.Generator, n: int, scale: float) -> Logits:
     """n different logits on a grid of 0.001, so that no two tie and their decimal text is exact."""
     grid = rng.choice(np.arange(-6000, 6001), size=n, replace=False) * (scale / 6)
@@ -186,9 +185,7 @@ def chain_samplers(o: dict[str, Any], history: list[int]) -> list[Any]:
         capi.llama_sampler_init_top_p(o.get("top_p", 0.95), keep),
         capi.llama_sampler_init_min_p(o.get("min_p", 0.05), keep),
         capi.llama_sampler_init_xtc(o.get("xtc_probability", 0.0), o.get("xtc_threshold", 0.1), keep, 1),
-        capi.llama_sampler_init_temp_ext(
-            temperature, o.get("dynatemp_range", 0.0), o.get("dynatemp_exponent", 1.0)
-        ),
+        capi.llama_sampler_init_temp_ext(temperature, o.get("dynatemp_range", 0.0), o.get("dynatemp_exponent", 1.0)),
     ]
 
 
@@ -210,9 +207,7 @@ def mirostat(rng: np.random.Generator) -> dict[str, Any]:
     return {"n_vocab": n_vocab, "paths": paths}
 
 
-def dry_sampler(
-    vocab: Any, multiplier: float, base: float, allowed: int, last_n: int, breakers: list[str]
-) -> Any:
+def dry_sampler(vocab: Any, multiplier: float, base: float, allowed: int, last_n: int, breakers: list[str]) -> Any:
     strings = (ctypes.c_char_p * max(1, len(breakers)))(*[b.encode() for b in breakers])
     return capi.llama_sampler_init_dry(vocab, multiplier, base, allowed, last_n, strings, len(breakers))
 
@@ -246,9 +241,7 @@ def dry(rng: np.random.Generator, model: Path) -> dict[str, Any]:
 Setting = tuple[float, float, int, int]  # multiplier, base, allowed length, last n
 
 
-def dry_case(
-    sampler: Any, history: list[int], breakers: list[str], n_vocab: int, setting: Setting
-) -> dict[str, Any]:
+def dry_case(sampler: Any, history: list[int], breakers: list[str], n_vocab: int, setting: Setting) -> dict[str, Any]:
     multiplier, base, allowed, last_n = setting
     left, _, _ = apply([sampler], np.zeros(n_vocab, dtype=np.float32))
     args = {"multiplier": multiplier, "base": base, "allowed_length": allowed}

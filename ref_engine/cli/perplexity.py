@@ -56,6 +56,7 @@ def perplexity(model: str, file: str, ctx: int | None, skip: int, quiet: bool, a
             }
         )
         return
+    windows = "window" if found.n_windows == 1 else "windows"
     say(f"perplexity {found.value:.4f} ± {found.error:.4f}")
     say(f"nll        {found.nll:.6f} ± {found.nll_error:.6f} nats")
-    say(f"tokens     {found.n_tokens} scored, in {found.n_windows} windows of up to {window}")
+    say(f"tokens     {found.n_tokens} scored, in {found.n_windows} {windows} of up to {window}")

@@ -111,6 +111,7 @@ def _rich_bars(unit: Unit) -> RichProgress:
         TimeRemainingColumn,
         TransferSpeedColumn,
     )
+    from rich.table import Column
     from rich.text import Text
 
     class Label(ProgressColumn):
@@ -121,4 +122,5 @@ def _rich_bars(unit: Unit) -> RichProgress:
             return label
 
     amounts = (DownloadColumn(), TransferSpeedColumn()) if unit == "bytes" else (MofNCompleteColumn(),)
-    return Progress(Label(), BarColumn(), *amounts, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+    label = Label(table_column=Column(no_wrap=True, overflow="ellipsis"))
+    return Progress(label, BarColumn(), *amounts, TimeRemainingColumn(), console=Console(stderr=True), transient=True)

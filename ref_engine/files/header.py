@@ -68,8 +68,7 @@ def parse_header(data: mmap.mmap | bytes, label: str, shard: int = 0) -> Header:
     rows = [_read_row(cursor, index) for index in range(n_tensors)]
     data_start = align_up(cursor.pos, alignment)
     tensors = tuple(
-        TensorInfo(name, shape, type, nbytes, data_start + offset, shard)
-        for name, shape, type, nbytes, offset in rows
+        TensorInfo(name, shape, type, nbytes, data_start + offset, shard) for name, shape, type, nbytes, offset in rows
     )
     _check_placement(cursor, tensors, data_start, alignment)
     return Header(version, metadata, tensors, alignment, data_start)
@@ -177,9 +176,7 @@ def _check_placement(cursor: Cursor, tensors: tuple[TensorInfo, ...], start: int
             cursor.fail(f"tensor {show(tensor.name)} has the offset {offset}, not a multiple of {alignment}")
         end = tensor.offset + tensor.nbytes
         if end > size:
-            cursor.fail(
-                f"truncated or damaged: tensor {show(tensor.name)} ends at byte {end}, the file at {size}"
-            )
+            cursor.fail(f"truncated or damaged: tensor {show(tensor.name)} ends at byte {end}, the file at {size}")
     end = start
     for tensor in sorted(tensors, key=lambda t: t.offset):
         if tensor.offset < end:

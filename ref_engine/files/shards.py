@@ -37,9 +37,7 @@ def other_shards(path: Path, header: Header, label: str) -> list[Path]:
     if not 0 < count <= 99999:
         raise GGUFError(f"{label}: {COUNT_KEY} is {count}")
     if match is None or (int(match["number"]), int(match["count"])) != (1, count):
-        raise GGUFError(
-            f"{label}: this is the first of {count} files; its name must end in -00001-of-{count:05d}.gguf"
-        )
+        raise GGUFError(f"{label}: this is the first of {count} files; its name must end in -00001-of-{count:05d}.gguf")
     return [path.with_name(f"{match['stem']}-{k:05d}-of-{count:05d}.gguf") for k in range(2, count + 1)]
 
 

@@ -135,9 +135,7 @@ def _layout(
     return rows
 
 
-def _header(
-    metadata: Mapping[str, object], types: Mapping[str, ValueType], rows: Sequence[_Row], label: str
-) -> bytes:
+def _header(metadata: Mapping[str, object], types: Mapping[str, ValueType], rows: Sequence[_Row], label: str) -> bytes:
     """Everything before the padding, held to the limits of the reader: what is written can be read."""
     if len(metadata) > MAX_KEYS or len(rows) > MAX_TENSORS:
         raise GGUFError(f"{label}: more than {MAX_KEYS} keys or {MAX_TENSORS} tensors")

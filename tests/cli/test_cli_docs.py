@@ -22,7 +22,11 @@ def test_the_committed_text_is_in_step() -> None:
 
 @pytest.mark.parametrize("name", list(main.commands))
 def test_it_is_the_help_of_the_program(name: str) -> None:
-    shown = CliRunner().invoke(main, [name, "--help"], terminal_width=100, max_content_width=100).stdout
+    shown = (
+        CliRunner()
+        .invoke(main, [name, "--help"], prog_name="ref-engine", terminal_width=100, max_content_width=100)
+        .stdout
+    )
     assert f"```\n{shown}```\n" in (DOCS / "cli.md").read_text(encoding="utf-8")
     for parameter in main.commands[name].params:
         if isinstance(parameter, click.Option):

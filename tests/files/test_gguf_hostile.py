@@ -178,9 +178,7 @@ def test_every_truncation_of_a_file_is_refused(tmp_path: Path) -> None:
         (tmp_path / "cut.gguf").write_bytes(whole[:cut])
         with pytest.raises(GGUFError, match=r"truncated|empty"):
             open_gguf(tmp_path / "cut.gguf")
-    (tmp_path / "cut.gguf").write_bytes(
-        whole[: last.offset + last.nbytes]
-    )  # padding at the end is not needed
+    (tmp_path / "cut.gguf").write_bytes(whole[: last.offset + last.nbytes])  # padding at the end is not needed
     open_gguf(tmp_path / "cut.gguf").close()
 
 

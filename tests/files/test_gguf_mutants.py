@@ -121,9 +121,7 @@ def test_mutants_of_a_small_file(sample: bytes, seed: int) -> None:
     assert 20 < loaded < 480  # both outcomes are reached
 
 
-@given(
-    edits=st.lists(st.tuples(st.integers(0, 1500), st.binary(min_size=1, max_size=8)), min_size=1, max_size=4)
-)
+@given(edits=st.lists(st.tuples(st.integers(0, 1500), st.binary(min_size=1, max_size=8)), min_size=1, max_size=4))
 def test_mutants_that_hypothesis_finds(sample: bytes, edits: list[tuple[int, bytes]]) -> None:
     raw = bytearray(sample)
     for at, piece in edits:

@@ -73,9 +73,7 @@ def test_real_model_reads_as_the_package_reads_it(name: str) -> None:
         assert len(tokens) == sizes[str(file.metadata["general.architecture"])]
         if "tokenizer.ggml.scores" in file.metadata:
             scores = file.metadata["tokenizer.ggml.scores"]
-            assert (
-                isinstance(scores, np.ndarray) and scores.dtype == np.float32 and len(scores) == len(tokens)
-            )
+            assert isinstance(scores, np.ndarray) and scores.dtype == np.float32 and len(scores) == len(tokens)
         assert vocabulary & set(file.metadata)
         end = max(tensor.offset + tensor.nbytes for tensor in file.tensors.values())
         assert path.stat().st_size - 32 < end <= path.stat().st_size

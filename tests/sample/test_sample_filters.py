@@ -51,19 +51,13 @@ def test_softmax_and_log_sum_exp() -> None:
 
 
 def test_log_sum_exp_of_more_than_one_piece_and_far_from_zero() -> None:
-    assert log_sum_exp(np.full(20_000, 3e4, dtype=np.float32)) == pytest.approx(
-        3e4 + math.log(20_000), rel=1e-15
-    )
+    assert log_sum_exp(np.full(20_000, 3e4, dtype=np.float32)) == pytest.approx(3e4 + math.log(20_000), rel=1e-15)
 
 
-@pytest.mark.parametrize(
-    ("k", "expected"), [(0, []), (1, [1]), (3, [1, 4, 0]), (5, [1, 4, 0, 2, 3]), (9, 5), (-2, [])]
-)
+@pytest.mark.parametrize(("k", "expected"), [(0, []), (1, [1]), (3, [1, 4, 0]), (5, [1, 4, 0, 2, 3]), (9, 5), (-2, [])])
 def test_best_breaks_ties_by_lower_position(k: int, expected: list[int] | int) -> None:
     values = np.array([2.0, 7.0, 2.0, 1.0, 7.0])
-    assert best(values, k).tolist() == (
-        expected if isinstance(expected, list) else best(values, expected).tolist()
-    )
+    assert best(values, k).tolist() == (expected if isinstance(expected, list) else best(values, expected).tolist())
 
 
 @given(st.lists(st.integers(-5, 5), min_size=1, max_size=80), st.integers(0, 90))
@@ -250,9 +244,7 @@ def test_xtc_of_a_tie_removes_the_lower_ids() -> None:
 # --- mirostat ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("mu", "kept"), [(0.5, [0]), (1.0, [0]), (1.9, [0]), (2.0, [0, 1]), (3.0, [0, 1, 2, 3])]
-)
+@pytest.mark.parametrize(("mu", "kept"), [(0.5, [0]), (1.0, [0]), (1.9, [0]), (2.0, [0, 1]), (3.0, [0, 1, 2, 3])])
 def test_mirostat_v2_cuts_at_mu_bits(mu: float, kept: list[int]) -> None:
     assert left(mirostat_v2(np.array([3.0, 2.0, 1.0, 1.0], np.float32) * np.float32(math.log(2)), mu)) == kept
 

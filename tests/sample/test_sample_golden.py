@@ -48,9 +48,7 @@ def test_filter_leaves_what_llama_cpp_leaves(name: str) -> None:
         ids = [i for i in range(logits.size) if bits >> i & 1]
         assert ids_left(left) == ids, case["args"]
         expected = case.get("values", logits[ids])  # only temperature and penalties change a value
-        np.testing.assert_allclose(
-            left[ids], np.array(expected, np.float32), rtol=1e-5, err_msg=str(case["args"])
-        )
+        np.testing.assert_allclose(left[ids], np.array(expected, np.float32), rtol=1e-5, err_msg=str(case["args"]))
 
 
 CHAIN_DATA = load("chains")

@@ -35,9 +35,7 @@ def test_logit_bias_adds_and_bans() -> None:
         ([], 2.0, 1.0, 1.0, [4.0, -2.0, 0.0, 1.0]),
     ],
 )
-def test_penalties(
-    last: list[int], repeat: float, frequency: float, presence: float, expected: list[float]
-) -> None:
+def test_penalties(last: list[int], repeat: float, frequency: float, presence: float, expected: list[float]) -> None:
     logits = np.array([4.0, -2.0, 0.0, 1.0], np.float32)
     assert penalties(logits, last, repeat, frequency, presence).tolist() == expected
     assert logits.tolist() == [4.0, -2.0, 0.0, 1.0]

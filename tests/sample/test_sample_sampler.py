@@ -18,9 +18,7 @@ def logits_of(*probs: float) -> Logits:
     return np.array([math.log(p) if p else -INF for p in probs], dtype=np.float32)
 
 
-def sampler(
-    n_vocab: int = 5, logprobs: int = 0, eog: frozenset[int] = frozenset(), **options: Any
-) -> Sampler:
+def sampler(n_vocab: int = 5, logprobs: int = 0, eog: frozenset[int] = frozenset(), **options: Any) -> Sampler:
     return Sampler(SamplingParams(**options), VocabInfo(n_vocab, eog), logprobs=logprobs)
 
 
@@ -38,9 +36,7 @@ def test_logprobs_are_those_of_the_raw_logits() -> None:
     assert choice.token == 1
     assert choice.logprob == pytest.approx(math.log(0.25), abs=1e-6)
     assert [t.token for t in choice.top_logprobs] == [0, 1, 2]
-    assert [t.logprob for t in choice.top_logprobs] == pytest.approx(
-        [math.log(p) for p in PROBS[:3]], abs=1e-6
-    )
+    assert [t.logprob for t in choice.top_logprobs] == pytest.approx([math.log(p) for p in PROBS[:3]], abs=1e-6)
 
 
 def test_alternatives_of_a_tie_come_by_id_and_may_be_all() -> None:
@@ -155,9 +151,7 @@ def test_dry_stops_a_loop() -> None:
 
 def test_mirostat_uses_only_temperature_and_moves_mu() -> None:
     # 2 bits for each of four tokens; mu starts at 2 * tau = 3, so all stay
-    s = sampler(
-        n_vocab=4, mirostat=2, mirostat_tau=1.5, mirostat_eta=0.2, top_k=1, seed=1, repeat_penalty=9.0
-    )
+    s = sampler(n_vocab=4, mirostat=2, mirostat_tau=1.5, mirostat_eta=0.2, top_k=1, seed=1, repeat_penalty=9.0)
     s.accept([0, 0])
     ids, _ = s.candidates(np.zeros(4, np.float32))
     assert ids.tolist() == [0, 1, 2, 3]

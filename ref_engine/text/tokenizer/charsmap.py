@@ -63,9 +63,7 @@ class Charsmap:
 
     def _unit(self, node: int) -> int:
         if node >= len(self.units):
-            raise TokenizerError(
-                f"precompiled_charsmap: unit {node} lies outside its {len(self.units)} units"
-            )
+            raise TokenizerError(f"precompiled_charsmap: unit {node} lies outside its {len(self.units)} units")
         return self.units[node]
 
     def _replacement(self, start: int) -> bytes:

@@ -5,9 +5,7 @@ from typing import AnyStr
 
 from ref_engine.errors import TokenizerError
 
-LONGEST_TOKEN = (
-    1024  # real vocabularies stay below 300; a search tries every length there is, at every position
-)
+LONGEST_TOKEN = 1024  # real vocabularies stay below 300; a search tries every length there is, at every position
 
 
 def lengths_by_head(tokens: Iterable[AnyStr]) -> dict[AnyStr, tuple[int, ...]]:
@@ -24,10 +22,7 @@ def lengths_by_head(tokens: Iterable[AnyStr]) -> dict[AnyStr, tuple[int, ...]]:
                 f"a token of {len(token)} units in the vocabulary; at most {LONGEST_TOKEN} are allowed"
             )
         found.setdefault(token[:2], set()).add(len(token))
-    return {
-        head: tuple(sorted(lengths | found.get(head[:1], set()), reverse=True))
-        for head, lengths in found.items()
-    }
+    return {head: tuple(sorted(lengths | found.get(head[:1], set()), reverse=True)) for head, lengths in found.items()}
 
 
 def candidate_lengths(text: AnyStr, at: int, lengths: Mapping[AnyStr, tuple[int, ...]]) -> tuple[int, ...]:

@@ -37,9 +37,7 @@ class Normaliser:
         self._add_space = add_space
         self._space_last = space_last
         self._merge_spaces = merge_spaces
-        self._plain: dict[
-            bytes, bool
-        ] = {}  # by two ASCII bytes: whether the first is never replaced before the second
+        self._plain: dict[bytes, bool] = {}  # by two ASCII bytes: whether the first is never replaced before the second
 
     def __call__(self, text: bytes) -> bytes:
         """Raises TokenizerError where the charsmap points outside itself."""

@@ -53,9 +53,7 @@ def longest_matches(
                 break
         else:
             if unknown_id is None:
-                raise TokenizerError(
-                    f"no token for byte 0x{data[at]:02X} in the vocabulary, and no unknown token"
-                )
+                raise TokenizerError(f"no token for byte 0x{data[at]:02X} in the vocabulary, and no unknown token")
             id, length = unknown_id, 1
         ids.append(id)
         at += length

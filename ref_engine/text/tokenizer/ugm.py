@@ -118,8 +118,7 @@ class UgmTokenizer(Tokenizer):
             token_to_id=token_to_id,
             lengths=lengths_by_head(token_to_id),
             scores=[
-                0.0 if attr & USER_DEFINED else score
-                for attr, score in zip(vocab.attrs, vocab.scores, strict=True)
+                0.0 if attr & USER_DEFINED else score for attr, score in zip(vocab.attrs, vocab.scores, strict=True)
             ],
             unknown_id=vocab.unk_id,
             unknown_score=unknown_score(
@@ -128,11 +127,7 @@ class UgmTokenizer(Tokenizer):
         )
         self._normalise = Normaliser(
             charsmap=parse_charsmap(vocab.precompiled_charsmap),
-            kept=[
-                utf8(text)
-                for text, kind in zip(vocab.tokens, vocab.types, strict=True)
-                if kind == _USER_DEFINED
-            ],
+            kept=[utf8(text) for text, kind in zip(vocab.tokens, vocab.types, strict=True) if kind == _USER_DEFINED],
             add_space=vocab.add_space_prefix,
             space_last=vocab.treat_whitespace_as_suffix,
             merge_spaces=vocab.remove_extra_whitespaces,

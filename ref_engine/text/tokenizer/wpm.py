@@ -126,9 +126,7 @@ class WpmTokenizer(Tokenizer):
             pieces = longest_pieces(SPACE_MARK + word, self.vocab.token_to_id, self._lengths)
             if pieces is None:
                 if self.vocab.unk_id is None:
-                    raise TokenizerError(
-                        f"no tokens for {word[:40]!r} in the vocabulary, and no unknown token"
-                    )
+                    raise TokenizerError(f"no tokens for {word[:40]!r} in the vocabulary, and no unknown token")
                 pieces = [self.vocab.unk_id]
             ids += pieces
         if len(run) <= _SHORT:
