@@ -122,5 +122,5 @@ def _rich_bars(unit: Unit) -> RichProgress:
             return label
 
     amounts = (DownloadColumn(), TransferSpeedColumn()) if unit == "bytes" else (MofNCompleteColumn(),)
-    label = Label(table_column=Column(no_wrap=True, overflow="ellipsis"))
-    return Progress(label, BarColumn(), *amounts, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+    label = Label(table_column=Column(no_wrap=True, overflow="ellipsis", max_width=26))
+    return Progress(label, BarColumn(20), *amounts, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
