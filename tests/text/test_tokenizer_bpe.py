@@ -59,7 +59,7 @@ def test_small_vocabulary(case: str) -> None:
 def test_bytes_survive(case: str) -> None:
     """A byte-level vocabulary with all bytes can spell any text."""
     if not PRES[case.removeprefix("pre ")].byte_encoded:
-        pytest.skip("spells in characters, and drops those it has no token for")
+        pytest.skip("does not apply: it spells in characters, and drops those it has no token for")
     tokenizer = small_tokenizer(case)
     strips = case.startswith("pre jina-v2")  # their <mask> takes the white space before it along
     for text in SMALL["texts"] + SMALL["special_texts"]:

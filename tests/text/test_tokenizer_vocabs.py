@@ -85,7 +85,7 @@ def test_pairs(loaded: tuple[str, Tokenizer]) -> None:
     name, tokenizer = loaded
     inputs, outputs = cached(name).with_suffix(".gguf.inp"), cached(name).with_suffix(".gguf.out")
     if not inputs.exists():
-        pytest.skip(f"{name} comes without .inp")
+        pytest.skip(f"does not apply: {name} comes without .inp")
     texts = inputs.read_bytes().decode().split("\n__ggml_vocab_test__\n")
     lines = outputs.read_text().splitlines()
     assert len(lines) >= 46
