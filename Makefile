@@ -18,8 +18,9 @@ $(VENV)/test.stamp: $(VENV)/run.stamp
 
 # chat with the default model; PROMPT="..." answers once. Fetches the model first if need be, checked by sha256
 .PHONY: run
+run: export PROMPT := $(PROMPT)
 run: $(VENV)/run.stamp
-	@$(BIN)/ref-engine run $(MODEL) $(if $(PROMPT),"$(PROMPT)")
+	@$(BIN)/ref-engine run $(MODEL) $${PROMPT:+-- "$$PROMPT"}
 
 # everything that must be green: lint, types, tests. On CI a model that cannot be had is a failure
 .PHONY: test
