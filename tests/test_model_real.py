@@ -76,10 +76,10 @@ def test_quantised_logits(case: Case, error: Nmse) -> None:
     assert np.concatenate(agree).mean() >= min(s["top1_agreement"] for s in case.spread.values())
 
 
-@pytest.mark.parametrize(("activations", "mode", "within"), [("f32", "f32", 1e-4), ("q8", "quantised", 0.01)])
-def test_perplexity_of_a_page(case: Case, activations: str, mode: str, within: float) -> None:
-    nll = np.concatenate(list(token_nlls(case.load(activations), case.data["page_ids"].tolist())))
-    assert np.exp(nll.mean()) == pytest.approx(case.text[mode]["perplexity"]["batch of 128"], rel=within)
+def test_perplexity_of_a_page(case: Case) -> None:
+    """A thousand tokens in q8 mode, within 1 % of llama.cpp on the same file."""
+    nll = np.concatenate(list(token_nlls(case.load("q8"), case.data["page_ids"].tolist())))
+    assert np.exp(nll.mean()) == pytest.approx(case.text["quantised"]["perplexity"]["batch of 128"], rel=0.01)
 
 
 @pytest.mark.parametrize("prompt", ["prose", "capital"])
