@@ -17,27 +17,19 @@ _WINDOW_PERIOD = 6
 
 def spec(keys: Keys) -> ModelSpec:
     widths = keys.per_layer("feed_forward_length")
-    n_ctx, n_ctx_most = keys.contexts()
     windows = keys.windows(_WINDOW_PERIOD)
-    return ModelSpec(
-        arch=keys.arch,
-        d_model=keys.d_model,
-        n_vocab=keys.n_vocab,
-        n_ctx_train=keys.n_ctx_train,
-        n_ctx=n_ctx,
-        n_ctx_most=n_ctx_most,
-        norm_eps=keys.real("attention.layer_norm_rms_epsilon"),
-        layers=tuple(
-            LayerSpec(
-                _attention(keys, window, *heads),
-                FfnSpec(width, "gelu"),
-                post_attention_norm=True,
-                post_ffn_norm=True,
-                stream_name="sa_out",
-            )
-            for heads, width, window in zip(keys.heads(), widths, windows, strict=True)
-        ),
-        tied=keys.tied,
+    layers = (
+        LayerSpec(
+            _attention(keys, window, *heads),
+            FfnSpec(width, "gelu"),
+            post_attention_norm=True,
+            post_ffn_norm=True,
+            stream_name="sa_out",
+        )
+        for heads, width, window in zip(keys.heads(), widths, windows, strict=True)
+    )
+    return keys.model(
+        layers,
         embedding_scale=math.sqrt(keys.d_model),
         final_soft_cap=keys.real("final_logit_softcapping", 0.0) or None,
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ref_engine.errors import ModelError
-from ref_engine.spec import Pairing, RopeSpec
+from ref_engine.spec import LayerSpec, ModelSpec, Pairing, RopeSpec
 
 _MISSING = object()
 _LARGEST = 1 << 31  # no width, count or length in a real model is larger
@@ -84,6 +85,7 @@ class Keys:
 
     @property
     def tied(self) -> bool:
+        """The embedding matrix is the output matrix too."""
         return "output.weight" not in self.tensors
 
     def heads(self) -> list[tuple[int, int, int]]:
@@ -114,6 +116,22 @@ class Keys:
     @property
     def n_ctx_orig(self) -> int:
         return self.integer("rope.scaling.original_context_length", self.n_ctx_train, least=0) or self.n_ctx_train
+
+    def model(self, layers: Iterable[LayerSpec], **features: Any) -> ModelSpec:
+        """The ModelSpec of these layers, with what every family reads in the same way and `features` of its own."""
+        n_ctx, n_ctx_most = self.contexts()
+        return ModelSpec(
+            arch=self.arch,
+            d_model=self.d_model,
+            n_vocab=self.n_vocab,
+            n_ctx_train=self.n_ctx_train,
+            n_ctx=n_ctx,
+            n_ctx_most=n_ctx_most,
+            norm_eps=self.real("attention.layer_norm_rms_epsilon"),
+            layers=tuple(layers),
+            tied=self.tied,
+            **features,
+        )
 
     def rope(self, head_dim: int, pairing: Pairing) -> RopeSpec:
         """Rotary embedding with the scaling that the metadata and the factor tensors ask for.

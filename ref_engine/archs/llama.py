@@ -12,20 +12,9 @@ def spec(keys: Keys) -> ModelSpec:
     if keys.integer("expert_count", 0, least=0):
         raise ModelError(f"metadata key {keys.arch}.expert_count: mixtures of experts are not supported yet")
     widths = keys.per_layer("feed_forward_length")
-    n_ctx, n_ctx_most = keys.contexts()
-    return ModelSpec(
-        arch=keys.arch,
-        d_model=keys.d_model,
-        n_vocab=keys.n_vocab,
-        n_ctx_train=keys.n_ctx_train,
-        n_ctx=n_ctx,
-        n_ctx_most=n_ctx_most,
-        norm_eps=keys.real("attention.layer_norm_rms_epsilon"),
-        layers=tuple(
-            LayerSpec(_attention(keys, *heads), FfnSpec(width, "silu", bias=True))
-            for heads, width in zip(keys.heads(), widths, strict=True)
-        ),
-        tied=keys.tied,
+    return keys.model(
+        LayerSpec(_attention(keys, *heads), FfnSpec(width, "silu", bias=True))
+        for heads, width in zip(keys.heads(), widths, strict=True)
     )
 
 
