@@ -23,10 +23,11 @@ class IntegerBlocks:
     """Blocks as integers with float32 scales: block value = d * q - offset.
 
     q:     (..., B)  integers small enough that a dot with int8 activations is exact in `q.dtype` as computed by
-                     any order of additions: float32 for blocks of 32, float64 for blocks of 256
+                     any order of additions: float32 for blocks of 32, float64 for blocks of 256.
+                     Types whose block does not fit the activation's are cut into blocks of 32 (NVFP4, Q1_0, Q2_0).
     d:     (...)     float32 scale of the block
     m:     (...)     float32 minimum, added once per block times the activation block's sum `s` (Q4_1, Q5_1), or None
-    mins:  (..., G)  integer minima of the G sub-blocks (Q4_K, Q5_K), or None
+    mins:  (..., G)  integer minima of the G sub-blocks (Q2_K, Q4_K, Q5_K), or None
     dmin:  (...)     float32 scale of `mins`, or None
     """
 
@@ -53,6 +54,14 @@ class BlockType(Protocol):
     def integers(b: Blocks) -> IntegerBlocks:
         """(...) records -> the integer view of the same blocks."""
         ...
+
+
+def exact_values(view: IntegerBlocks) -> F32:
+    """d * q as float32: the values of a type whose integers and scales are both short enough for an exact product.
+
+    q must carry the sign of its zeros where a factor of it is zero and another negative, as a float product does.
+    """
+    return view.d[..., None] * view.q.astype(np.float32)
 
 
 def f32(scale: NDArray[np.float16]) -> F32:

@@ -1,6 +1,6 @@
 """The 32-weight block types: one scale, or a scale and a minimum, for every 32 weights.
 
-Source: ggml's `block_q4_0` ... `block_q8_0` and `dequantize_row_*`. In the byte diagrams `d` and `m` are float16.
+Source: ggml's `block_q4_0` ... `block_q8_1` and `dequantize_row_*`. In the byte diagrams `d` and `m` are float16.
 """
 
 from __future__ import annotations
@@ -115,6 +115,28 @@ class Q8_0:
     """
 
     layout = np.dtype([("d", "<f2"), ("qs", "i1", (32,))])
+    size = 32
+    activation = "q8_0"
+
+    @staticmethod
+    def dequantize(b: Blocks) -> F32:
+        return b["qs"].astype(np.float32) * _column(f32(b["d"]))
+
+    @staticmethod
+    def integers(b: Blocks) -> IntegerBlocks:
+        return IntegerBlocks(b["qs"].astype(np.float32), f32(b["d"]))
+
+
+class Q8_1:
+    """value = d * q, q a signed byte: how activations are rounded, legal in a file but made by no converter
+
+    byte  0  1 | 2  3                                  | 4 ............. 35
+          d    | s: d * sum(q), not needed for values  | qs: 32 signed bytes
+
+    ggml has no dot product with weights of this type; here it is the one of Q8_0.
+    """
+
+    layout = np.dtype([("d", "<f2"), ("s", "<f2"), ("qs", "i1", (32,))])
     size = 32
     activation = "q8_0"
 

@@ -6,7 +6,7 @@ and each output adds its blocks in order, in float32, multiply and add rounded s
 
     acc = acc + (dw * dx) * sum(qw * qx)          every block type
     acc = acc + m * s                             then, for types with a minimum per block (Q4_1, Q5_1)
-    acc = acc - (dmin * dx) * sum(min_j * sum_j)  or with minima per sub-block (Q4_K, Q5_K)
+    acc = acc - (dmin * dx) * sum(min_j * sum_j)  or with minima per sub-block (Q2_K, Q4_K, Q5_K)
 
 with s, sum_j the sums of the activation block. F32, F16 and BF16 weights have no blocks: x is rounded to the weight's
 type and the products are added in sixteen lanes (see `sums`).
@@ -61,8 +61,9 @@ def block_dot(x: Rounded, weight: Weight) -> F32:
             if w.m is not None and x.s is not None:
                 acc = acc + w.m[b] * x.s[:, b, None]
             if w.mins is not None and w.dmin is not None and x.sums is not None:
-                pairs = x.sums[:, b].astype(w.mins.dtype).reshape(-1, 8, 2)  # sums of 16, minima for 32
-                imin = (pairs.sum(axis=-1) @ w.mins[b].T).astype(np.float32)
+                groups = w.mins.shape[-1]  # sums of 16, minima for 16 (Q2_K) or 32
+                sums = x.sums[:, b].astype(w.mins.dtype).reshape(-1, groups, 16 // groups).sum(axis=-1)
+                imin = (sums @ w.mins[b].T).astype(np.float32)
                 acc = acc - (w.dmin[b] * dx) * imin
     return acc
 

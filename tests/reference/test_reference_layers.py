@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from ref_engine.files.types import GGMLType
-from ref_engine.quant.types import BLOCK_TYPES, PLAIN_TYPES
 from ref_engine.reference.attention import soft_max
 from ref_engine.reference.linear import linear_f32, linear_q8
 from ref_engine.reference.norm import rms_norm
 from ref_engine.weights import Weight
 
-TYPES = [*PLAIN_TYPES, *BLOCK_TYPES]
+# those of golden/ops; tests/quant/test_quant_products.py has the others
+NAMES = "F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS MXFP4"
+TYPES = [GGMLType[name] for name in NAMES.split()]
 Nmse = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
