@@ -80,14 +80,16 @@ class Ggml:
         """The type that activations are rounded to before a dot product with weights of `kind`."""
         return _NAMES[self.cpu.ggml_get_type_traits_cpu(TYPES[kind]).contents.vec_dot_type]
 
-    def quantize(self, kind: str, rows: FloatArray) -> ByteArray:
-        """Weights as ggml's file quantiser packs them: (R, K) float32 -> (R, bytes)."""
+    def quantize(self, kind: str, rows: FloatArray, importance: FloatArray | None = None) -> ByteArray:
+        """Weights as ggml's file quantiser packs them: (R, K) float32, (K,) importances -> (R, bytes)."""
         rows = np.ascontiguousarray(rows, np.float32)
+        column = None if importance is None else np.ascontiguousarray(importance, np.float32)
+        self.base.ggml_quantize_init(TYPES[kind])
         out = np.zeros((len(rows), self.row_bytes(kind, rows.shape[1])), np.uint8)
         i64 = ctypes.c_int64
         written = self.base.ggml_quantize_chunk(
             TYPES[kind], ctypes.c_void_p(rows.ctypes.data), ctypes.c_void_p(out.ctypes.data), i64(0),
-            i64(len(rows)), i64(rows.shape[1]), None,
+            i64(len(rows)), i64(rows.shape[1]), None if column is None else ctypes.c_void_p(column.ctypes.data),
         )  # fmt: skip
         if written != out.nbytes:
             raise RuntimeError(f"ggml_quantize_chunk wrote {written} of {out.nbytes} bytes of {kind}")
