@@ -150,10 +150,10 @@ def fit_with_minimum(
         wq = w * tried
         sum_q, sum_qq, sum_xq = in_order(wq), in_order(wq * tried), in_order(wq * x)
         det = sum_w * sum_qq - sum_q * sum_q
-        new_scale: F32 = (sum_w * sum_xq - sum_x * sum_q) / det
-        new_low: F32 = (sum_qq * sum_x - sum_q * sum_xq) / det
-        new_scale = np.where(new_low > 0, sum_xq / sum_qq, new_scale)
-        new_low = np.where(new_low > 0, f(0), new_low)
+        slope: F32 = np.divide(sum_w * sum_xq - sum_x * sum_q, det)
+        offset: F32 = np.divide(sum_qq * sum_x - sum_q * sum_xq, det)
+        new_scale = np.where(offset > 0, sum_xq / sum_qq, slope)
+        new_low = np.where(offset > 0, f(0), offset)
         new_error = error(tried, new_scale, new_low)
         better = (det > 0) & (new_error < least_error)
         q = np.where(better, tried, q)
