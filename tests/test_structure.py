@@ -24,7 +24,7 @@ STAGES = [
     {"sample", "stop", "text"},
     {"generate"},
     {"model"},
-    {"library", "perplexity", "plan"},
+    {"library", "mixture", "perplexity", "plan", "quantize_file"},
     {"cli"},
 ]
 STAGE = {name: i for i, names in enumerate(STAGES) for name in names}
