@@ -76,11 +76,14 @@ _SMALLER_BLOCKS = {
     T.TQ1_0: T.Q4_0, T.TQ2_0: T.Q4_0, T.Q4_K: T.Q5_0, T.Q5_K: T.Q5_1, T.Q6_K: T.Q8_0,
 }  # fmt: skip
 _NEED_IMPORTANCE = frozenset({T.IQ3_XXS, T.IQ2_XXS, T.IQ2_XS, T.IQ2_S, T.IQ1_M, T.IQ1_S})
+_MORE_FOR_EIGHT_EXPERTS = frozenset(
+    {"Q2_K", "Q3_K_S", "Q3_K_M", "Q4_K_S", "Q4_K_M", "IQ3_XS", "IQ3_XXS", "IQ3_S", "IQ3_M", "IQ4_NL", "IQ4_XS"}
+)
 _VERY_LOW = frozenset({"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M"})
 
 
 def kind_of(name: str) -> str:
-    """The role of a tensor: output, embedding, attn_v, attn_k, attn_q, attn_output, ffn_up, ffn_gate, ffn_down, other."""
+    """The role of a tensor: output, embedding, one of `_KINDS`, or other."""
     if name == "output.weight":
         return "output"
     if name in _EMBEDDINGS:
@@ -189,9 +192,9 @@ class Chooser:
             return type
         kind, wishes, base = kind_of(name), self.wishes, self.file_type.base
         named = next((wanted for pattern, wanted in wishes.patterns if pattern.search(name)), None)
-        if kind == "embedding" and wishes.embedding is not None:
-            if name != "per_layer_token_embd.weight" or named is None:
-                return wishes.embedding
+        separate = name == "per_layer_token_embd.weight" and named is not None
+        if kind == "embedding" and wishes.embedding is not None and not separate:
+            return wishes.embedding
         if kind == "output" and wishes.output is not None:
             return wishes.output
         if base not in BLOCK_TYPES:
@@ -308,8 +311,7 @@ class Chooser:
         if self.facts.exceptions.spares_ffn_down:
             return T.Q4_K if ft == "Q3_K_L" else base
         if self.facts.n_expert == 8:
-            more = "Q2_K IQ3_XS IQ3_XXS Q3_K_S Q3_K_M IQ4_NL Q4_K_S Q4_K_M IQ3_S IQ3_M IQ4_XS".split()
-            return T.Q5_K if ft in more else base
+            return T.Q5_K if ft in _MORE_FOR_EIGHT_EXPERTS else base
         more_bits = {"Q2_K": T.Q3_K, "IQ3_XXS": T.IQ3_S, "Q3_K_M": T.Q4_K, "Q3_K_L": T.Q5_K, "IQ3_M": T.Q4_K}
         return more_bits.get(ft, base)
 

@@ -7,7 +7,7 @@ Source of the order of tensors and of the metadata that change: `llama_model_qua
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -69,6 +69,16 @@ def _check(info: TensorInfo, new: GGMLType, file_type: FileType | None) -> None:
         raise ModelError(f"{what} has type {info.type.name}, which is not converted")
 
 
+def refuse_quantised(changes: Sequence[Change]) -> None:
+    """Raises ModelError if a tensor that is to change is quantised already."""
+    for change in changes:
+        if change.new_type is not change.old_type and change.old_type in BLOCK_TYPES:
+            raise ModelError(
+                f"tensor {change.name} is {change.old_type.name} already: quantising it again loses more, and is done "
+                "only with --allow-requantize"
+            )
+
+
 def quantize_file(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
@@ -93,12 +103,8 @@ def quantize_file(
         if any(_same_file(path, target) for path in file.paths):
             raise GGUFError(f"{target} is the file that is read; choose another name")
         changes = plan_changes(file, file_type, wishes)
-        for change in changes:
-            if change.new_type is not change.old_type and change.old_type in BLOCK_TYPES and not allow_requantize:
-                raise ModelError(
-                    f"tensor {change.name} is {change.old_type.name} already: quantising it again loses more, and is "
-                    "done only with --allow-requantize"
-                )
+        if not allow_requantize:
+            refuse_quantised(changes)
         metadata = {key: value for key, value in file.metadata.items() if key not in _SPLIT_KEYS}
         types = {key: value for key, value in file.types.items() if key in metadata}
         if file_type is not None:

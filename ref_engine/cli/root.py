@@ -22,6 +22,7 @@ from ref_engine.cli.output import one_line, ready_streams, say
 from ref_engine.cli.perplexity import perplexity
 from ref_engine.cli.plan import plan
 from ref_engine.cli.pull import pull
+from ref_engine.cli.quantize import quantize
 from ref_engine.cli.rm import rm
 from ref_engine.cli.run import run
 from ref_engine.cli.show import show
@@ -115,5 +116,5 @@ def main(ctx: click.Context) -> None:
         say(ctx.get_help())
 
 
-for _command in (run, pull, list_models, show, cp, rm, tokenize, logits, perplexity, plan):
+for _command in (run, pull, list_models, show, cp, rm, tokenize, logits, perplexity, plan, quantize):
     main.add_command(_command)

@@ -7,7 +7,6 @@ codebook's points nearest to it: all at the least distance and at the next one o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -20,6 +19,8 @@ from ref_engine.quant.blocks import F32
 from ref_engine.quant.codebooks import codebook, levels
 from ref_engine.quant.fit import I32, f, nearest_int
 
+_POINTS_AT_A_TIME = 1 << 12
+
 
 @dataclass(frozen=True)
 class Lattice:
@@ -27,13 +28,16 @@ class Lattice:
 
     ranks:    (n, c) int, the points as ranks of their levels: 0, 1, 2 or 0 .. 7
     index_of: (2^(bits * c),) int32, codebook index by lattice point number, or -1
-    near:     lattice point number -> codebook indices nearest to it, for the points that are not in the codebook
+    near:     codebook indices, list after list: those nearest to each lattice point that is not in the codebook
+    start, count: (2^(bits * c),) int32, where in `near` a lattice point's list begins, and how long it is
     bits:     how far the rank of one coordinate is shifted from the next in a lattice point's number
     """
 
     ranks: I32
     index_of: I32
-    near: Mapping[int, I32]
+    near: I32
+    start: I32
+    count: I32
     bits: int
 
     def number(self, ranks: I32) -> I32:
@@ -56,11 +60,13 @@ def lattice(name: str, distances: int) -> Lattice:
     wanted = missing[:, None] >> bits * np.arange(c) & (1 << bits) - 1
     real = (wanted < len(levels(name))).all(axis=1)  # two bits can hold a rank that three levels have not
     missing, wanted = missing[real], wanted[real]
-    near: dict[int, I32] = {}
-    for start in range(0, len(missing), 256):
-        lists = _nearest(ranks, wanted[start : start + 256], distances)
-        near.update(zip(missing[start : start + 256].tolist(), lists, strict=True))
-    return Lattice(ranks, index_of, near, bits)
+    lists: list[I32] = []
+    for first in range(0, len(missing), 256):
+        lists += _nearest(ranks, wanted[first : first + 256], distances)
+    start, count = np.zeros(len(index_of), np.int32), np.zeros(len(index_of), np.int32)
+    count[missing] = [len(one) for one in lists]
+    start[missing] = np.cumsum(count[missing]) - count[missing]
+    return Lattice(ranks, index_of, np.concatenate(lists), start, count, bits)
 
 
 def _nearest(ranks: I32, wanted: NDArray[Any], distances: int) -> list[I32]:
@@ -80,28 +86,32 @@ def nearest_points(grid: Lattice, x: F32, w: F32, scale: F32, number: I32) -> I3
     Raises ModelError where such a sum is not finite.
     """
     index = grid.index_of[number]
-    off = np.flatnonzero(index < 0)
-    off = off[np.argsort(number[off].astype(np.uint16), kind="stable")]
-    sorted_ = number[off]
-    starts = np.flatnonzero(np.diff(sorted_, prepend=-1))
     n_levels = int(grid.ranks.max()) + 1
     largest = 2 * n_levels * scale + np.abs(x)  # no error is larger
     if not np.isfinite(f(len(x)) * w * largest * largest).all():
         raise ModelError("weights too large for a search in a codebook: the square of an error is not finite")
-    x, w, scale, chosen = x[:, off], w[:, off], scale[off], np.empty(len(off), np.int32)
-    cost = np.empty((len(x), n_levels, len(off)), np.float32)  # of each coordinate at each level
-    for level in range(n_levels):
-        difference = scale * f(2 * level + 1) - x
-        cost[:, level] = w * difference * difference
-    for point, start, stop in zip(sorted_[starts].tolist(), starts, [*starts[1:], len(off)], strict=True):
-        candidates = grid.near[point]
-        ranks = grid.ranks[candidates].T
-        error = cost[0, :, start:stop].take(ranks[0], axis=0)
-        for i in range(1, len(x)):
-            error += cost[i, :, start:stop].take(ranks[i], axis=0)
-        chosen[start:stop] = candidates[error.argmin(axis=0)]
-    index[off] = chosen
+    off = np.flatnonzero(index < 0)
+    for first in range(0, len(off), _POINTS_AT_A_TIME):
+        at = off[first : first + _POINTS_AT_A_TIME]
+        index[at] = _best_neighbours(grid, x[:, at], w[:, at], scale[at], number[at], n_levels)
     return index
+
+
+def _best_neighbours(grid: Lattice, x: F32, w: F32, scale: F32, number: I32, n_levels: int) -> I32:
+    """`nearest_points` for points that are not in the codebook: all pairs of a point and a neighbour side by side."""
+    n = x.shape[1]
+    count = grid.count[number]
+    first = np.cumsum(count) - count
+    owner = np.repeat(np.arange(n), count)
+    candidate = grid.near[np.arange(len(owner)) + np.repeat(grid.start[number] - first, count)]
+    error = np.zeros(len(owner), np.float32)
+    for i in range(len(x)):
+        difference = scale * (2 * np.arange(n_levels, dtype=np.float32) + f(1))[:, None] - x[i]
+        cost = w[i] * difference * difference  # (levels, n) of this coordinate at each level
+        error += cost.reshape(-1).take(grid.ranks[:, i].take(candidate) * n + owner)
+    best = np.flatnonzero(error == np.minimum.reduceat(error, first).take(owner))
+    chosen: I32 = candidate[best[np.diff(owner[best], prepend=-1) != 0]]  # of equals the first
+    return chosen
 
 
 def ranks_of(steps: F32, top: int) -> I32:

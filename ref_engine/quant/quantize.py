@@ -55,7 +55,6 @@ QUANTISERS: Final[Mapping[GGMLType, Quantiser]] = MappingProxyType(
 
 _WEIGHTED_BY_ROW = frozenset({GGMLType.Q4_0, GGMLType.Q4_1, GGMLType.Q5_0, GGMLType.Q5_1})
 _WEIGHTS_AT_A_TIME = 1 << 18  # temporaries that stay in a core's cache
-_POINTS_WANT_COMPANY = frozenset({GGMLType.IQ3_XXS, GGMLType.IQ3_S})  # equal lattice points are searched together
 
 
 def can_quantize(type: GGMLType) -> bool:
@@ -81,8 +80,7 @@ def quantize(rows: NDArray[Any], type: GGMLType, importance: NDArray[Any] | None
     flat = np.ascontiguousarray(rows, np.float32).reshape(-1, columns)
     _check_importance(importance, columns)
     out = np.empty((len(flat), nbytes), np.uint8)
-    weights_at_a_time = _WEIGHTS_AT_A_TIME << (2 if type in _POINTS_WANT_COMPANY else 0)
-    at_a_time = max(1, weights_at_a_time // max(columns, 1))
+    at_a_time = max(1, _WEIGHTS_AT_A_TIME // max(columns, 1))
     for start in range(0, len(flat), at_a_time):
         part = flat[start : start + at_a_time]
         if not np.isfinite(part).all():
