@@ -39,11 +39,12 @@ TYPES = (*DOT_TYPES, "Q8_K")
 CODEBOOKS = ("IQ1_S", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S")
 LENGTH = 1024
 QUANTISERS = (
-    "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ3_XXS", "IQ3_S", "IQ4_NL",
-    "IQ4_XS", "TQ1_0", "TQ2_0", "MXFP4", "NVFP4", "Q1_0", "Q2_0",
+    "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ2_XXS", "IQ2_XS", "IQ2_S",
+    "IQ3_XXS", "IQ3_S", "IQ4_NL", "IQ4_XS", "TQ1_0", "TQ2_0", "MXFP4", "NVFP4", "Q1_0", "Q2_0",
 )  # fmt: skip
 QUANTISED_ROW = 512
-CODEBOOK_SEARCH = ("IQ3_XXS", "IQ3_S")  # abort where a square overflows
+CODEBOOK_SEARCH = ("IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S")  # abort where a square overflows
+NEED_IMPORTANCE = ("IQ2_XXS", "IQ2_XS")
 MODEL_TENSORS = ("blk.5.attn_q.weight", "blk.5.ffn_down.weight")
 MODEL_ROWS = 64
 
@@ -160,7 +161,8 @@ def quantised(ggml: Ggml, seed: int) -> dict[str, npt.NDArray[Any]]:
     arrays: dict[str, npt.NDArray[Any]] = {"names": np.array(names), "x": x, "importance": importance}
     for kind in QUANTISERS:
         usable = x[: names.index("overflowing")] if kind in CODEBOOK_SEARCH else x
-        arrays[f"{kind}/plain"] = ggml.quantize(kind, usable)
+        if kind not in NEED_IMPORTANCE:
+            arrays[f"{kind}/plain"] = ggml.quantize(kind, usable)
         arrays[f"{kind}/weighted"] = ggml.quantize(kind, usable, importance)
     return arrays
 
@@ -174,7 +176,7 @@ def model_hashes(ggml: Ggml, path: Path) -> dict[str, dict[str, str]]:
         hashes[name] = {
             kind: hashlib.sha256(ggml.quantize(kind, rows).tobytes()).hexdigest()
             for kind in QUANTISERS
-            if rows.shape[1] % ggml.block_size(kind) == 0
+            if rows.shape[1] % ggml.block_size(kind) == 0 and kind not in NEED_IMPORTANCE
         }
     return hashes
 

@@ -93,7 +93,10 @@ def fit_signed(x: F32, w: F32, nmax: int) -> tuple[F32, F32]:
 
 
 def _descend(x: F32, w: F32, q: F32, sums: tuple[F32, F32], limits: tuple[int, int], positive: bool) -> tuple[F32, F32]:
-    """Change one integer at a time, up to five rounds, wherever (sum wxq)^2 / sum wqq grows. q is changed in place."""
+    """Change one integer at a time, up to five rounds, wherever (sum wxq)^2 / sum wqq grows. q is changed in place.
+
+    positive: the integers are kept in unsigned bytes.
+    """
     xq, qq = sums
     for _ in range(5):
         before = q.copy()
@@ -104,7 +107,7 @@ def _descend(x: F32, w: F32, q: F32, sums: tuple[F32, F32], limits: tuple[int, i
             new_xq, new_qq = rest_xq + wx * new, rest_qq + w[i] * new * new
             allowed = (rest_xq > 0) & (new != q[i]) & ((rest_qq if positive else new_qq) > 0)
             better = allowed & (new_xq * new_xq * qq > xq * xq * new_qq)
-            q[i] = np.where(better, new, q[i])
+            q[i] = np.where(better, np.mod(new, f(256)) if positive else new, q[i])
             xq, qq = np.where(better, new_xq, xq), np.where(better, new_qq, qq)
         if (q == before).all():
             break

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ref_engine.errors import ModelError
 from ref_engine.files.types import BLOCK, GGMLType, row_bytes
+from ref_engine.quant import quantize_iq2 as iq2
 from ref_engine.quant import quantize_iq3 as iq3
 from ref_engine.quant import quantize_iq4 as iq4
 from ref_engine.quant import quantize_k as k
@@ -39,6 +40,9 @@ QUANTISERS: Final[Mapping[GGMLType, Quantiser]] = MappingProxyType(
         GGMLType.Q4_K: k.quantize_q4_k,
         GGMLType.Q5_K: k.quantize_q5_k,
         GGMLType.Q6_K: k.quantize_q6_k,
+        GGMLType.IQ2_XXS: iq2.quantize_iq2_xxs,
+        GGMLType.IQ2_XS: iq2.quantize_iq2_xs,
+        GGMLType.IQ2_S: iq2.quantize_iq2_s,
         GGMLType.IQ3_XXS: iq3.quantize_iq3_xxs,
         GGMLType.IQ3_S: iq3.quantize_iq3_s,
         GGMLType.IQ4_NL: iq4.quantize_iq4_nl,
@@ -52,6 +56,9 @@ QUANTISERS: Final[Mapping[GGMLType, Quantiser]] = MappingProxyType(
     }
 )
 """(N, B) float32 blocks, and what their errors cost or None -> N records of the type."""
+
+NEEDS_IMPORTANCE = frozenset({GGMLType.IQ2_XXS, GGMLType.IQ2_XS})
+"""Types that ggml does not quantise to without importances."""
 
 _WEIGHTED_BY_ROW = frozenset({GGMLType.Q4_0, GGMLType.Q4_1, GGMLType.Q5_0, GGMLType.Q5_1})
 _WEIGHTS_AT_A_TIME = 1 << 18  # temporaries that stay in a core's cache
@@ -69,12 +76,14 @@ def quantize(rows: NDArray[Any], type: GGMLType, importance: NDArray[Any] | None
         importance: (K,) float32, what an error of each column costs; None: all the same. Types whose quantiser in
             ggml does not look at it (F16, Q8_0, TQ1_0, MXFP4, ...) do not here.
 
-    Returns (..., bytes of a row) uint8. Raises ModelError for a type that has no quantiser and for weights or
-    importances that are not finite or (importances) negative, GGUFError where K is not a whole number of blocks,
+    Returns (..., bytes of a row) uint8. Raises ModelError for a type that has no quantiser or needs importances, and
+    for weights or importances that are not finite or (importances) negative, GGUFError where K is not a whole number of blocks,
     ValueError for importances of another length.
     """
     if not can_quantize(type):
         raise ModelError(f"there is no quantiser to {type.name}")
+    if importance is None and type in NEEDS_IMPORTANCE:
+        raise ModelError(f"quantising to {type.name} needs an importance matrix")
     columns = rows.shape[-1]
     nbytes = row_bytes(type, columns)
     flat = np.ascontiguousarray(rows, np.float32).reshape(-1, columns)
