@@ -39,12 +39,12 @@ TYPES = (*DOT_TYPES, "Q8_K")
 CODEBOOKS = ("IQ1_S", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S")
 LENGTH = 1024
 QUANTISERS = (
-    "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ2_XXS", "IQ2_XS", "IQ2_S",
-    "IQ3_XXS", "IQ3_S", "IQ4_NL", "IQ4_XS", "TQ1_0", "TQ2_0", "MXFP4", "NVFP4", "Q1_0", "Q2_0",
+    "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ1_S", "IQ1_M", "IQ2_XXS",
+    "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_NL", "IQ4_XS", "TQ1_0", "TQ2_0", "MXFP4", "NVFP4", "Q1_0", "Q2_0",
 )  # fmt: skip
 QUANTISED_ROW = 512
-CODEBOOK_SEARCH = ("IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S")  # abort where a square overflows
-NEED_IMPORTANCE = ("IQ2_XXS", "IQ2_XS")
+CODEBOOK_SEARCH = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S")  # abort where a square overflows
+NEED_IMPORTANCE = ("IQ1_S", "IQ2_XXS", "IQ2_XS")
 MODEL_TENSORS = ("blk.5.attn_q.weight", "blk.5.ffn_down.weight")
 MODEL_ROWS = 64
 

@@ -78,26 +78,29 @@ def _nearest(ranks: I32, wanted: NDArray[Any], distances: int) -> list[I32]:
     return [row[kind < distances] for row, kind in zip(order, kinds, strict=True)]
 
 
-def nearest_points(grid: Lattice, x: F32, w: F32, scale: F32, number: I32) -> I32:
+def nearest_points(grid: Lattice, x: F32, w: F32, scale: F32, number: I32, levels: F32 | None = None) -> I32:
     """Codebook indices for groups of weights.
 
-    x, w: (c, N); scale: (N,); number: (N,) of the lattice point that the rounded weights name. Where that point is not
-    in the codebook, of its neighbours the first with the least sum(w * (scale * (2 * rank + 1) - x)^2).
+    x, w: (c, N); scale: (N,); number: (N,) of the lattice point that the rounded weights name; levels: (ranks, N), what
+    each rank stands for, None for 2 * rank + 1. Where that point is not in the codebook, of its neighbours the first
+    with the least sum(w * (scale * level - x)^2).
     Raises ModelError where such a sum is not finite.
     """
     index = grid.index_of[number]
     n_levels = int(grid.ranks.max()) + 1
+    if levels is None:
+        levels = np.broadcast_to(2 * np.arange(n_levels, dtype=np.float32)[:, None] + f(1), (n_levels, x.shape[1]))
     largest = 2 * n_levels * scale + np.abs(x)  # no error is larger
     if not np.isfinite(f(len(x)) * w * largest * largest).all():
         raise ModelError("weights too large for a search in a codebook: the square of an error is not finite")
     off = np.flatnonzero(index < 0)
     for first in range(0, len(off), _POINTS_AT_A_TIME):
         at = off[first : first + _POINTS_AT_A_TIME]
-        index[at] = _best_neighbours(grid, x[:, at], w[:, at], scale[at], number[at], n_levels)
+        index[at] = _best_neighbours(grid, x[:, at], w[:, at], scale[at], number[at], levels[:, at])
     return index
 
 
-def _best_neighbours(grid: Lattice, x: F32, w: F32, scale: F32, number: I32, n_levels: int) -> I32:
+def _best_neighbours(grid: Lattice, x: F32, w: F32, scale: F32, number: I32, levels: F32) -> I32:
     """`nearest_points` for points that are not in the codebook: all pairs of a point and a neighbour side by side."""
     n = x.shape[1]
     count = grid.count[number]
@@ -106,7 +109,7 @@ def _best_neighbours(grid: Lattice, x: F32, w: F32, scale: F32, number: I32, n_l
     candidate = grid.near[np.arange(len(owner)) + np.repeat(grid.start[number] - first, count)]
     error = np.zeros(len(owner), np.float32)
     for i in range(len(x)):
-        difference = scale * (2 * np.arange(n_levels, dtype=np.float32) + f(1))[:, None] - x[i]
+        difference = scale * levels - x[i]
         cost = w[i] * difference * difference  # (levels, n) of this coordinate at each level
         error += cost.reshape(-1).take(grid.ranks[:, i].take(candidate) * n + owner)
     best = np.flatnonzero(error == np.minimum.reduceat(error, first).take(owner))

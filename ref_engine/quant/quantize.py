@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ref_engine.errors import ModelError
 from ref_engine.files.types import BLOCK, GGMLType, row_bytes
+from ref_engine.quant import quantize_iq1 as iq1
 from ref_engine.quant import quantize_iq2 as iq2
 from ref_engine.quant import quantize_iq3 as iq3
 from ref_engine.quant import quantize_iq4 as iq4
@@ -40,6 +41,8 @@ QUANTISERS: Final[Mapping[GGMLType, Quantiser]] = MappingProxyType(
         GGMLType.Q4_K: k.quantize_q4_k,
         GGMLType.Q5_K: k.quantize_q5_k,
         GGMLType.Q6_K: k.quantize_q6_k,
+        GGMLType.IQ1_S: iq1.quantize_iq1_s,
+        GGMLType.IQ1_M: iq1.quantize_iq1_m,
         GGMLType.IQ2_XXS: iq2.quantize_iq2_xxs,
         GGMLType.IQ2_XS: iq2.quantize_iq2_xs,
         GGMLType.IQ2_S: iq2.quantize_iq2_s,
@@ -57,7 +60,7 @@ QUANTISERS: Final[Mapping[GGMLType, Quantiser]] = MappingProxyType(
 )
 """(N, B) float32 blocks, and what their errors cost or None -> N records of the type."""
 
-NEEDS_IMPORTANCE = frozenset({GGMLType.IQ2_XXS, GGMLType.IQ2_XS})
+NEEDS_IMPORTANCE = frozenset({GGMLType.IQ1_S, GGMLType.IQ2_XXS, GGMLType.IQ2_XS})
 """Types that ggml does not quantise to without importances."""
 
 _WEIGHTED_BY_ROW = frozenset({GGMLType.Q4_0, GGMLType.Q4_1, GGMLType.Q5_0, GGMLType.Q5_1})
@@ -77,8 +80,8 @@ def quantize(rows: NDArray[Any], type: GGMLType, importance: NDArray[Any] | None
             ggml does not look at it (F16, Q8_0, TQ1_0, MXFP4, ...) do not here.
 
     Returns (..., bytes of a row) uint8. Raises ModelError for a type that has no quantiser or needs importances, and
-    for weights or importances that are not finite or (importances) negative, GGUFError where K is not a whole number of blocks,
-    ValueError for importances of another length.
+    for weights or importances that are not finite or (importances) negative, GGUFError where K is not a whole number
+    of blocks, ValueError for importances of another length.
     """
     if not can_quantize(type):
         raise ModelError(f"there is no quantiser to {type.name}")
