@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,13 +23,13 @@ class Linear(Protocol):
 
 
 class Attend(Protocol):
-    """q (T, H, Hd), k and v (S, K, Hd), positions (T,) -> (T, H * Hd)."""
+    """q (T, H, Hd), k and v (S, K, Hd) float32 or float16, positions (T,) -> (T, H * Hd)."""
 
     def __call__(
         self,
         q: F32,
-        k: F32,
-        v: F32,
+        k: NDArray[np.floating[Any]],
+        v: NDArray[np.floating[Any]],
         positions: NDArray[np.int64],
         *,
         scale: float,

@@ -57,6 +57,7 @@ class Weight:
     shape: tuple[int, ...]
     data: NDArray[np.uint8]
     cache: UnpackCache = field(repr=False, default_factory=lambda: UnpackCache(0))
+    kept: dict[str, Any] = field(repr=False, default_factory=dict)  # what a backend has made of it, for good
 
     @property
     def nbytes(self) -> int:
