@@ -13,15 +13,6 @@ OP int tile_at(ptrdiff_t left)
     return n;
 }
 
-OP int32_t largest_bits(vi abs_bits)
-{
-    int32_t v[16], most = 0;
-    memcpy(v, &abs_bits, 64);
-    for (int l = 0; l < 16; l++)
-        most = v[l] > most ? v[l] : most;
-    return most;
-}
-
 OP float float_of_bits(int32_t bits)
 {
     float x;
@@ -33,12 +24,12 @@ OP vi abs_bits(const float *x) { return vi_and(vi_of_bits(vf_load(x)), vi_set1(0
 
 #define NOT_FINITE 0x7f800000 /* the bits of infinity; NaNs are above */
 
-OP int sum_i8(const int8_t *q, int n)
+/* Sixteen numbers rounded and stored; returns them as integers. */
+OP vi round16(vf x, int8_t *q)
 {
-    int sum = 0;
-    for (int i = 0; i < n; i++)
-        sum += q[i];
-    return sum;
+    vi whole = vi_rint(x);
+    vi_store_i8(q, whole);
+    return whole;
 }
 
 /* One block of 32 of token t in a tile of n. */
@@ -47,15 +38,14 @@ OP void round32(const float *x, uint8_t *block, int n, int t)
     int8_t *q = (int8_t *)block + 32 * t;
     float *d = (float *)(block + 32 * n) + t, *s = d + n;
     int32_t *shifted = (int32_t *)(block + 40 * n) + t;
-    int32_t most = largest_bits(vi_max(abs_bits(x), abs_bits(x + 16)));
+    int32_t most = vi_largest(vi_max(abs_bits(x), abs_bits(x + 16)));
     float largest = float_of_bits(most), inverse = most ? 127.0f / largest : 0.0f;
     float scale = most < NOT_FINITE ? largest / 127.0f : NAN;
     int sum = 0;
     if (most < NOT_FINITE && inverse <= FLT_MAX) {
         vf by = vf_set1(inverse);
-        vi_store_i8(q, vi_rint(vf_mul(vf_load(x), by)));
-        vi_store_i8(q + 16, vi_rint(vf_mul(vf_load(x + 16), by)));
-        sum = sum_i8(q, 32);
+        vi low = round16(vf_mul(vf_load(x), by), q), high = round16(vf_mul(vf_load(x + 16), by), q + 16);
+        sum = vi_total(vi_add(low, high));
     } else
         memset(q, 0, 32);
     *d = half_to_float(float_to_half(scale));
@@ -63,6 +53,17 @@ OP void round32(const float *x, uint8_t *block, int n, int t)
     shifted[0] = -8 * sum;
     shifted[n] = -16 * sum;
     shifted[2 * n] = -128 * sum;
+}
+
+/* The first of 256 numbers that is `size` or -size; any number if one is NaN. */
+OP float first_of_size(const float *x, float size)
+{
+    for (int i = 0; i < 256; i += 16)
+        if (vm_any(vm_and_not(vm_below(16), vm_less(vf_of_bits(abs_bits(x + i)), vf_set1(size)))))
+            for (int l = i; l < i + 16; l++)
+                if (x[l] == size || x[l] == -size)
+                    return x[l];
+    return size;
 }
 
 /* One block of 256: the value of largest magnitude, the first of equals, becomes -127. */
@@ -75,28 +76,21 @@ OP void round256(const float *x, uint8_t *block, int n, int t)
     vi most_of_lane = abs_bits(x);
     for (int i = 16; i < 256; i += 16)
         most_of_lane = vi_max(most_of_lane, abs_bits(x + i));
-    int32_t most = largest_bits(most_of_lane);
-    float size = float_of_bits(most), first = size;
-    for (int i = 0; i < 256; i++)
-        if (x[i] == size || x[i] == -size) {
-            first = x[i];
-            break;
-        }
+    int32_t most = vi_largest(most_of_lane), sums[16] = {0};
+    float first = first_of_size(x, float_of_bits(most));
     float inverse = most ? -127.0f / first : 0.0f;
     *d = most >= NOT_FINITE ? NAN : most ? 1.0f / inverse : 0.0f;
     if (most < NOT_FINITE && inverse <= FLT_MAX && inverse >= -FLT_MAX)
-        for (int i = 0; i < 256; i += 16) {
-            vf scaled = vf_mul(vf_load(x + i), vf_set1(inverse));
-            vi_store_i8(q + i, vi_rint(vf_min(scaled, vf_set1(127.0f))));
+        for (int j = 0; j < 16; j++) {
+            vf scaled = vf_mul(vf_load(x + 16 * j), vf_set1(inverse));
+            sums[j] = vi_total(round16(vf_min(scaled, vf_set1(127.0f)), q + 16 * j));
         }
     else
         memset(q, 0, 256);
-    for (int j = 0; j < 8; j++) {
-        int low = sum_i8(q + 32 * j, 16), high = sum_i8(q + 32 * j + 16, 16);
-        pairs[j] = (int16_t)(low + high);
-        shifted[2 * j] = -32 * low;
-        shifted[2 * j + 1] = -32 * high;
-    }
+    for (int j = 0; j < 16; j++)
+        shifted[j] = -32 * sums[j];
+    for (int j = 0; j < 8; j++)
+        pairs[j] = (int16_t)(sums[2 * j] + sums[2 * j + 1]);
 }
 
 /* Token t of T, all its blocks. */

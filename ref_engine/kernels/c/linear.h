@@ -31,6 +31,32 @@ OP void store_rows(float *y, vf acc, int rows)
     }
 }
 
+/* bits 8: weights that are 128 too large. */
+OP vi dot(vi acc, const vb *q, int quads, int bits, const int8_t *x)
+{
+    return bits == 8 ? vi_dot_shifted(acc, q, quads, x) : vi_dot(acc, q, quads, x, bits);
+}
+
+/* isum[t] + `quads` quads of weights times the activations of token t, for n tokens side by side: a single chain of
+   dependent additions would leave most of the processor idle. */
+OP void dots(int n, const vb *q, int quads, int bits, const int8_t *x, ptrdiff_t token, vi *isum)
+{
+    const int step = DOT_STEP(bits);
+    if (n == 1 && quads > step) { /* two chains of one token's */
+        vi other = vi_set1(0);
+        UNROLL for (int j = 0; j < quads; j += 2 * step)
+        {
+            isum[0] = dot(isum[0], q + j, step, bits, x + 4 * j);
+            other = dot(other, q + j + step, step, bits, x + 4 * (j + step));
+        }
+        isum[0] = vi_add(isum[0], other);
+        return;
+    }
+    UNROLL for (int j = 0; j < quads; j += step)
+        UNROLL for (int t = 0; t < n; t++)
+            isum[t] = dot(isum[t], q + j, step, bits, x + t * token + 4 * j);
+}
+
 /* One group of rows, one tile of n tokens, weights in blocks of 32. y: first output of the first token. */
 OP void tile32(int kind, int n, const uint8_t *w, const uint8_t *x, ptrdiff_t blocks, float *y, ptrdiff_t stride,
                int rows)
@@ -38,7 +64,6 @@ OP void tile32(int kind, int n, const uint8_t *w, const uint8_t *x, ptrdiff_t bl
     const sections at = sections_of(kind, blocks);
     const int weight_bytes = kind == W_Q8_0 ? 512 : 256;
     const int sum_at = kind == W_Q4_0 ? 40 : kind == W_Q5_0 ? 44 : 48;
-    const int bits = has_qh(kind) ? 5 : 4;
     vf acc[TILE];
     UNROLL for (int t = 0; t < n; t++) acc[t] = vf_set1(0);
     for (ptrdiff_t b = 0; b < blocks; b++, x += n * X32_BYTES) {
@@ -48,11 +73,13 @@ OP void tile32(int kind, int n, const uint8_t *w, const uint8_t *x, ptrdiff_t bl
         vb q[8];
         unpack32(kind, w + at.q + b * weight_bytes, w + at.qh + b * 64, q);
         vf d = vf_load_half(w + b * 32), m = vf_load_half(w + (has_m(kind) ? at.m : 0) + b * 32);
+        vi isum[TILE];
+        UNROLL for (int t = 0; t < n; t++)
+            isum[t] = vi_set1(has_m(kind) ? 0 : kind == W_Q8_0 ? SHIFTED_START(sum[t]) : sum[t]);
+        dots(n, q, 8, kind == W_Q8_0 ? 8 : has_qh(kind) ? 5 : 4, xq, 32, isum);
         UNROLL for (int t = 0; t < n; t++)
         {
-            vi start = vi_set1(has_m(kind) ? 0 : sum[t]);
-            vi isum = kind == W_Q8_0 ? vi_dot_shifted(start, q, xq + 32 * t) : vi_dot(start, q, 8, xq + 32 * t, bits);
-            acc[t] = vf_add(acc[t], vf_mul(vf_mul(d, vf_set1(xd[t])), vf_of(isum)));
+            acc[t] = vf_add(acc[t], vf_mul(vf_mul(d, vf_set1(xd[t])), vf_of(isum[t])));
             if (has_m(kind))
                 acc[t] = vf_add(acc[t], vf_mul(m, vf_set1(xs[t])));
         }
@@ -98,22 +125,20 @@ OP void tile_k(int kind, int n, const uint8_t *w, const uint8_t *x, ptrdiff_t bl
         {
             vb q[8];
             unpack_k(kind, w, j, q);
-            if (kind == W_Q6_K) {
+            vi one[TILE], two[TILE];
+            if (kind == W_Q6_K) { /* sixteen weights to a scale */
                 vi s0 = vi_load_i8(w + K_SCALES + 32 * j), s1 = vi_load_i8(w + K_SCALES + 32 * j + 16);
-                UNROLL for (int t = 0; t < n; t++)
-                {
-                    const int8_t *xt = xq + 256 * t + 32 * j;
-                    vi one = vi_dot(vi_set1(shifted[16 * t + 2 * j]), q, 4, xt, 6);
-                    vi two = vi_dot(vi_set1(shifted[16 * t + 2 * j + 1]), q + 4, 4, xt + 16, 6);
-                    isum[t] = vi_add(isum[t], vi_add(vi_mul(one, s0), vi_mul(two, s1)));
-                }
+                UNROLL for (int t = 0; t < n; t++) one[t] = vi_set1(shifted[16 * t + 2 * j]);
+                UNROLL for (int t = 0; t < n; t++) two[t] = vi_set1(shifted[16 * t + 2 * j + 1]);
+                dots(n, q, 4, 6, xq + 32 * j, 256, one);
+                UNROLL for (int t = 0; t < n; t++) isum[t] = vi_add(isum[t], vi_mul(one[t], s0));
+                dots(n, q + 4, 4, 6, xq + 32 * j + 16, 256, two);
+                UNROLL for (int t = 0; t < n; t++) isum[t] = vi_add(isum[t], vi_mul(two[t], s1));
             } else {
                 vi scale = vi_load_u8(w + K_SCALES + 16 * j);
-                UNROLL for (int t = 0; t < n; t++)
-                {
-                    vi one = vi_dot(vi_set1(0), q, 8, xq + 256 * t + 32 * j, kind == W_Q4_K ? 4 : 5);
-                    isum[t] = vi_add(isum[t], vi_mul(one, scale));
-                }
+                UNROLL for (int t = 0; t < n; t++) one[t] = vi_set1(0);
+                dots(n, q, 8, kind == W_Q4_K ? 4 : 5, xq + 32 * j, 256, one);
+                UNROLL for (int t = 0; t < n; t++) isum[t] = vi_add(isum[t], vi_mul(one[t], scale));
             }
         }
         vf d = vf_load_half(w + K_D);

@@ -30,6 +30,20 @@ OP vi vi_mul(vi x, vi y) { return vi_both(_mm256_mullo_epi32(x.a, y.a), _mm256_m
 OP vi vi_and(vi x, vi y) { return vi_both(_mm256_and_si256(x.a, y.a), _mm256_and_si256(x.b, y.b)); }
 OP vi vi_or(vi x, vi y) { return vi_both(_mm256_or_si256(x.a, y.a), _mm256_or_si256(x.b, y.b)); }
 OP vi vi_max(vi x, vi y) { return vi_both(_mm256_max_epi32(x.a, y.a), _mm256_max_epi32(x.b, y.b)); }
+OP int32_t vi_largest(vi x)
+{
+    __m256i m = _mm256_max_epi32(x.a, x.b);
+    __m128i n = _mm_max_epi32(_mm256_castsi256_si128(m), _mm256_extracti128_si256(m, 1));
+    n = _mm_max_epi32(n, _mm_shuffle_epi32(n, 0x4E));
+    return _mm_cvtsi128_si32(_mm_max_epi32(n, _mm_shuffle_epi32(n, 0xB1)));
+}
+OP int32_t vi_total(vi x)
+{
+    __m256i m = _mm256_add_epi32(x.a, x.b);
+    __m128i n = _mm_add_epi32(_mm256_castsi256_si128(m), _mm256_extracti128_si256(m, 1));
+    n = _mm_add_epi32(n, _mm_shuffle_epi32(n, 0x4E));
+    return _mm_cvtsi128_si32(_mm_add_epi32(n, _mm_shuffle_epi32(n, 0xB1)));
+}
 OP vf vf_of(vi x) { return vf_both(_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)); }
 OP vi vi_load(const void *p)
 {
@@ -110,9 +124,10 @@ OP __m256i x_quad(const int8_t *x)
     return _mm256_set1_epi32(quad);
 }
 /* Pairs of products stay within int16 for as many quads as the width of the weights allows: 31 * 127 * 2 * 4 < 2**15. */
+#define DOT_STEP(bits) ((bits) <= 5 ? 4 : 2)
 OP vi vi_dot(vi acc, const vb *w, int quads, const int8_t *x, int bits)
 {
-    int together = bits <= 5 ? 4 : 2;
+    const int together = DOT_STEP(bits);
     __m256i ones = _mm256_set1_epi16(1);
     for (int j = 0; j < quads; j += together) {
         __m256i xj = x_quad(x + 4 * j);
@@ -133,11 +148,10 @@ OP __m256i signed_(__m256i w, __m256i x)
     __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(weight), _mm256_sign_epi8(x, weight));
     return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 }
-OP vi vi_dot_shifted(vi start, const vb *w, const int8_t *x)
+#define SHIFTED_START(s) 0
+OP vi vi_dot_shifted(vi acc, const vb *w, int quads, const int8_t *x)
 {
-    vi acc = vi_set1(0);
-    (void)start;
-    for (int j = 0; j < 8; j++) {
+    for (int j = 0; j < quads; j++) {
         __m256i xj = x_quad(x + 4 * j);
         acc = vi_add(acc, vi_both(signed_(w[j].a, xj), signed_(w[j].b, xj)));
     }

@@ -26,6 +26,8 @@ OP vi vi_mul(vi a, vi b) { return _mm512_mullo_epi32(a, b); }
 OP vi vi_and(vi a, vi b) { return _mm512_and_si512(a, b); }
 OP vi vi_or(vi a, vi b) { return _mm512_or_si512(a, b); }
 OP vi vi_max(vi a, vi b) { return _mm512_max_epi32(a, b); }
+OP int32_t vi_largest(vi a) { return _mm512_reduce_max_epi32(a); }
+OP int32_t vi_total(vi a) { return _mm512_reduce_add_epi32(a); }
 OP vf vf_of(vi a) { return _mm512_cvtepi32_ps(a); }
 OP vi vi_load(const void *p) { return _mm512_loadu_si512(p); }
 OP vi vi_load_u8(const uint8_t *p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)); }
@@ -78,7 +80,9 @@ OP vi vi_dot(vi acc, const vb *w, int quads, const int8_t *x, int bits)
         acc = _mm512_dpbusd_epi32(acc, w[j], x_quad(x + 4 * j));
     return acc;
 }
-OP vi vi_dot_shifted(vi start, const vb *w, const int8_t *x) { return vi_dot(start, w, 8, x, 8); }
+OP vi vi_dot_shifted(vi acc, const vb *w, int quads, const int8_t *x) { return vi_dot(acc, w, quads, x, 8); }
+#define SHIFTED_START(s) (s)
+#define DOT_STEP(bits) 1
 OP vi vi_dot_pairs(vi acc, const uint8_t *pairs, int32_t x)
 {
     vi w = _mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i *)pairs));
@@ -86,9 +90,10 @@ OP vi vi_dot_pairs(vi acc, const uint8_t *pairs, int32_t x)
 }
 #else
 /* Pairs of products stay within int16 for as many quads as the width of the weights allows: 31 * 127 * 2 * 4 < 2**15. */
+#define DOT_STEP(bits) ((bits) <= 5 ? 4 : 2)
 OP vi vi_dot(vi acc, const vb *w, int quads, const int8_t *x, int bits)
 {
-    int together = bits <= 5 ? 4 : 2;
+    const int together = DOT_STEP(bits);
     for (int j = 0; j < quads; j += together) {
         vi pairs = _mm512_maddubs_epi16(w[j], x_quad(x + 4 * j));
         for (int i = 1; i < together; i++)
@@ -98,11 +103,10 @@ OP vi vi_dot(vi acc, const vb *w, int quads, const int8_t *x, int bits)
     return acc;
 }
 /* Signed weights as their size times the activation with their sign: exact, and no correction is needed. */
-OP vi vi_dot_shifted(vi start, const vb *w, const int8_t *x)
+#define SHIFTED_START(s) 0
+OP vi vi_dot_shifted(vi acc, const vb *w, int quads, const int8_t *x)
 {
-    vi acc = _mm512_setzero_si512();
-    (void)start;
-    for (int j = 0; j < 8; j++) {
+    for (int j = 0; j < quads; j++) {
         vi weight = _mm512_xor_si512(w[j], _mm512_set1_epi8(-128)), xj = x_quad(x + 4 * j);
         vi signed_x = _mm512_mask_sub_epi8(xj, _mm512_movepi8_mask(weight), _mm512_setzero_si512(), xj);
         vi pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(weight), signed_x);

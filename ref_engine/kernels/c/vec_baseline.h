@@ -30,6 +30,8 @@ OP vi vi_mul(vi a, vi b) { LANES_(vi, a.v[l] * b.v[l]); }
 OP vi vi_and(vi a, vi b) { LANES_(vi, a.v[l] & b.v[l]); }
 OP vi vi_or(vi a, vi b) { LANES_(vi, a.v[l] | b.v[l]); }
 OP vi vi_max(vi a, vi b) { LANES_(vi, a.v[l] > b.v[l] ? a.v[l] : b.v[l]); }
+OP int32_t vi_largest(vi a) { int32_t y = a.v[0]; for (int l = 1; l < 16; l++) y = a.v[l] > y ? a.v[l] : y; return y; }
+OP int32_t vi_total(vi a) { int32_t y = 0; for (int l = 0; l < 16; l++) y += a.v[l]; return y; }
 OP vf vf_of(vi a) { LANES_(vf, (float)a.v[l]); }
 OP vi vi_load(const void *p) { vi y; memcpy(&y, p, 64); return y; }
 OP vi vi_load_u8(const uint8_t *p) { LANES_(vi, p[l]); }
@@ -114,8 +116,10 @@ OP vi vi_dot(vi acc, const vb *w, int quads, const int8_t *x, int bits)
                 acc.v[l] += w[j].v[4 * l + i] * x[4 * j + i];
     return acc;
 }
-/* the same for 8 quads of bytes that are 128 too large; `start` is -128 times the sum of x */
-OP vi vi_dot_shifted(vi start, const vb *w, const int8_t *x) { return vi_dot(start, w, 8, x, 8); }
+/* the same for bytes that are 128 too large; the first acc is SHIFTED_START(-128 times the sum of all x) */
+OP vi vi_dot_shifted(vi acc, const vb *w, int quads, const int8_t *x) { return vi_dot(acc, w, quads, x, 8); }
+#define SHIFTED_START(s) (s)
+#define DOT_STEP(bits) 4 /* quads to take at a time, so that there is something between two tokens' dots */
 /* acc + pairs of bytes of 16 rows times the pair of int16 in x */
 OP vi vi_dot_pairs(vi acc, const uint8_t *pairs, int32_t x)
 {
