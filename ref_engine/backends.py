@@ -33,6 +33,7 @@ def numpy_ops(activations: Activations, n_threads: int | None = None) -> Ops:
         scope=lambda: pools.limit(limits=limit, user_api="blas"),
         embed=embed.embed,
         linear=linear.linear_q8 if exact else linear.linear_f32,
+        linears=linear.linears_q8 if exact else linear.linears_f32,
         rms_norm=norm.rms_norm,
         rope=rope.rope,
         attend=attention.attend_ordered if exact else attention.attend_blas,
@@ -57,7 +58,9 @@ def native_ops(activations: Activations, n_threads: int | None = None, isa: str 
         glu=kernels.glu,
         soft_cap=kernels.soft_cap,
     )
-    return ops if activations == "f32" else replace(ops, scope=nullcontext, linear=kernels.linear)
+    return (
+        ops if activations == "f32" else replace(ops, scope=nullcontext, linear=kernels.linear, linears=kernels.linears)
+    )
 
 
 def default_backend() -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+__all__ = ["has_kernels", "native", "why_no_kernels"]
+
 try:
     from ref_engine.kernels import _native as native
 except ImportError as error:

@@ -146,12 +146,9 @@ cdef class Table:
         self.busy = True
         return 0
 
-    def linear(self, const float[:, ::1] x, Packed w not None, float[:, ::1] y, int n_threads):
-        """x (T, columns) times w (rows, columns) into y (T, rows), as reference block_dot."""
-        self.linears(x, [(w, y)], n_threads)
-
     def linears(self, const float[:, ::1] x, list maps, int n_threads):
-        """Several products of one x, which is rounded once for each kind of block: maps of (Packed, y (T, rows))."""
+        """Products of x (T, columns) with several weights, as reference block_dot, from a list of (Packed, y (T, rows)).
+        x is rounded once for all weights of blocks of 32, and once for all of 256."""
         cdef ptrdiff_t T = x.shape[0], columns = x.shape[1]
         cdef int side, done = -1
         cdef Packed w

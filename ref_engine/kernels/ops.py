@@ -6,6 +6,7 @@ and indices once more. A function that is asked to show its steps (a tap) runs t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from ref_engine.compat import native
 from ref_engine.reference import attention
 from ref_engine.reference.attention import Tap
+from ref_engine.reference.linear import Map
 from ref_engine.reference.sums import F32
 from ref_engine.spec import Pairing
 from ref_engine.weights import Weight
@@ -42,14 +44,24 @@ class Kernels:
 
     def linear(self, x: F32, weight: Weight, bias: F32 | None = None) -> F32:
         """As reference linear_q8: x (T, columns), weight (rows, columns), bias (rows,) -> (T, rows)."""
-        if x.shape[-1] != weight.shape[-1]:
-            raise ValueError(f"{weight.name}: input of width {x.shape[-1]}, weight of width {weight.shape[-1]}")
-        y: F32 = np.empty((x.shape[0], weight.shape[0]), np.float32)
-        if weight.is_plain:
-            self.table.plain(_f32(x), weight.data, weight.type.name, y, self.n_threads)
-        else:
-            self.table.linear(_f32(x), self.packed(weight), y, self.n_threads)
-        return y if bias is None else y + bias
+        return self.linears(x, [(weight, bias)])[0]
+
+    def linears(self, x: F32, maps: Sequence[Map]) -> list[F32]:
+        """As reference linears_q8; x is rounded once for all weights of a kind."""
+        x = _f32(x)
+        for weight, _ in maps:
+            if x.shape[-1] != weight.shape[-1]:
+                raise ValueError(f"{weight.name}: input of width {x.shape[-1]}, weight of width {weight.shape[-1]}")
+        ys = [np.empty((x.shape[0], weight.shape[0]), np.float32) for weight, _ in maps]
+        blocks = []
+        for (weight, _), y in zip(maps, ys, strict=True):
+            if weight.is_plain:
+                self.table.plain(x, weight.data, weight.type.name, y, self.n_threads)
+            else:
+                blocks.append((self.packed(weight), y))
+        if blocks:
+            self.table.linears(x, blocks, self.n_threads)
+        return [y if bias is None else y + bias for (_, bias), y in zip(maps, ys, strict=True)]
 
     def rms_norm(self, x: F32, weight: F32 | None, eps: float) -> F32:
         """As reference rms_norm: (..., D) -> (..., D)."""

@@ -43,7 +43,7 @@ OP vf vf_activation(int kind, vf x)
     if (kind == GLU_SILU)
         return vf_div(x, vf_add(one, vf_exp(vf_negative(x))));
     if (kind == GLU_RELU)
-        return vf_select(vm_less(x, vf_set1(0)), vf_set1(0), x);
+        return vf_add(vf_select(vm_less(x, vf_set1(0)), vf_set1(0), x), vf_set1(0));
     vf square = vf_mul(vf_mul(vf_set1(0.044715f), x), x);
     vf inner = vf_mul(vf_mul(vf_set1(0.79788456080286535587989211986876f), x), vf_add(one, square));
     return vf_mul(vf_mul(vf_set1(0.5f), x), vf_add(one, vf_tanh(inner)));
