@@ -1,8 +1,90 @@
-"""What pyproject.toml cannot say. There is nothing to compile yet: this version is the engine in NumPy.
+"""What pyproject.toml cannot say: the kernels, one object for each instruction set.
 
+Each unit is compiled with the flags of its own instruction set and no others, so that one build runs everywhere and
+picks at run time. Without a working C compiler the engine installs without kernels, says so, and runs in NumPy.
 `app/` will be installed under the name `ref_engine_app`; see docs/architecture.md.
 """
 
-from setuptools import find_packages, setup
+import platform
+import sys
+import tempfile
+from pathlib import Path
 
-setup(packages=find_packages(include=["ref_engine", "ref_engine.*"]), package_data={"ref_engine": ["py.typed"]})
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import BaseError, CCompilerError, CompileError
+
+C = "ref_engine/kernels/c"
+# products and sums round separately (no contraction); sqrt may be an instruction (no errno); without debugging
+# information, which takes longer to compute than the code
+COMMON = ["-O3", "-std=c11", "-ffp-contract=off", "-fno-math-errno", "-g0"]
+AVX2 = ["-mavx2", "-mf16c"]
+AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq"]
+X86_UNITS = {"unit_avx2": AVX2, "unit_avx512": AVX512, "unit_avx512_vnni": [*AVX512, "-mavx512vnni"]}
+PORTABLE = ["unit_baseline", "pack", "cpu"]
+
+
+class BuildKernels(build_ext):
+    def build_extension(self, ext: Extension) -> None:
+        try:
+            self.compile_units(ext)
+            super().build_extension(ext)
+        except (BaseError, CCompilerError, OSError) as error:
+            print(f"ref-engine: no kernels, the native backend will be missing: {error}", file=sys.stderr)
+            raise CompileError(str(error)) from error  # the extension is optional: setuptools goes on
+
+    def compile_units(self, ext: Extension) -> None:
+        """The C bodies as objects to link with the extension."""
+        openmp = ["-fopenmp"] if self.accepts(["-fopenmp"], link=True) else []
+        if not openmp:
+            print("ref-engine: the compiler has no OpenMP, kernels will run on one thread", file=sys.stderr)
+        x86 = platform.machine().lower() in ("x86_64", "amd64") and self.accepts(X86_UNITS["unit_avx512_vnni"])
+        macros = [("REF_ENGINE_X86", "1")] if x86 else []
+        units = {name: [] for name in PORTABLE} | (X86_UNITS if x86 else {})
+        ext.extra_objects = []
+        for name, flags in units.items():
+            ext.extra_objects += self.compiler.compile(
+                [f"{C}/{name}.c"],
+                output_dir=self.build_temp,
+                macros=macros,
+                include_dirs=[C],
+                extra_postargs=[*COMMON, *openmp, *flags],
+                depends=ext.depends,
+            )
+        ext.extra_compile_args += openmp
+        ext.extra_link_args += openmp
+
+    def accepts(self, flags: list[str], link: bool = False) -> bool:
+        """Whether the compiler takes these flags."""
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder, "probe.c")
+            source.write_text("int main(void) { return 0; }\n")
+            try:
+                objects = self.compiler.compile([str(source)], output_dir=folder, extra_postargs=flags)
+                if link:
+                    self.compiler.link_executable(objects, str(Path(folder, "probe")), extra_postargs=flags)
+            except (BaseError, CCompilerError, OSError):
+                return False
+        return True
+
+
+def kernels() -> list[Extension]:
+    from Cython.Build import cythonize
+
+    headers = sorted(str(p) for p in Path(C).glob("*.h"))
+    native = Extension(
+        "ref_engine.kernels._native",
+        ["ref_engine/kernels/_native.pyx"],
+        include_dirs=[C],
+        depends=headers,
+        optional=True,
+    )
+    return cythonize([native], build_dir="build/cython")
+
+
+setup(
+    packages=find_packages(include=["ref_engine", "ref_engine.*"]),
+    package_data={"ref_engine": ["py.typed"], "ref_engine.kernels": ["_native.pyi"]},
+    ext_modules=kernels(),
+    cmdclass={"build_ext": BuildKernels},
+)

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from dataclasses import replace
+
 from threadpoolctl import ThreadpoolController
 
+from ref_engine.compat import has_kernels
 from ref_engine.errors import RefEngineError
+from ref_engine.kernels.dispatch import table
+from ref_engine.kernels.ops import Kernels
+from ref_engine.kernels.threads import usable_threads
 from ref_engine.ops import Ops
 from ref_engine.reference import attention, embed, ffn, linear, norm, rope
 from ref_engine.reference.linear import Activations
@@ -26,6 +33,7 @@ def numpy_ops(activations: Activations, n_threads: int | None = None) -> Ops:
         scope=lambda: pools.limit(limits=limit, user_api="blas"),
         embed=embed.embed,
         linear=linear.linear_q8 if exact else linear.linear_f32,
+        linears=linear.linears_q8 if exact else linear.linears_f32,
         rms_norm=norm.rms_norm,
         rope=rope.rope,
         attend=attention.attend_ordered if exact else attention.attend_blas,
@@ -34,12 +42,39 @@ def numpy_ops(activations: Activations, n_threads: int | None = None) -> Ops:
     )
 
 
+def native_ops(activations: Activations, n_threads: int | None = None, isa: str | None = None) -> Ops:
+    """The compiled kernels: in q8 mode the bits of the definition. In f32 mode matrix products stay with BLAS.
+
+    n_threads: by default one for each physical core, and never more. isa: see `kernels.dispatch.table`.
+    """
+    threads = usable_threads(n_threads)
+    kernels = Kernels(table(isa), threads)
+    ops = replace(
+        numpy_ops(activations, threads),
+        name="native",
+        rms_norm=kernels.rms_norm,
+        rope=kernels.rope,
+        attend=kernels.attend,
+        glu=kernels.glu,
+        soft_cap=kernels.soft_cap,
+    )
+    return (
+        ops if activations == "f32" else replace(ops, scope=nullcontext, linear=kernels.linear, linears=kernels.linears)
+    )
+
+
+def default_backend() -> str:
+    return "native" if has_kernels else "numpy"
+
+
 def get_ops(backend: str, activations: Activations, n_threads: int | None = None) -> Ops:
     """The operations of a backend. Raises RefEngineError for one that is unknown or not to be had here."""
     if activations not in ("f32", "q8"):
         raise RefEngineError(f"unknown activations {activations!r}: f32 or q8")
     if backend == "numpy":
         return numpy_ops(activations, n_threads)
+    if backend == "native":
+        return native_ops(activations, n_threads)
     if backend in BACKENDS:
         raise RefEngineError(f"backend {backend!r} is not part of this version yet; use numpy")
     raise RefEngineError(f"unknown backend {backend!r} (known: {', '.join(BACKENDS)})")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ref_engine.cache import KVCache
 from ref_engine.ops import Ops
+from ref_engine.reference.linear import Map
 from ref_engine.reference.sums import F32
 from ref_engine.spec import AttentionSpec, FfnSpec, LayerSpec, RopeSpec
 from ref_engine.weights import Weight, Weights
@@ -33,6 +34,10 @@ class LayerWeights:
         """A small tensor as float32, or None where the file has none."""
         full = f"blk.{self.index}.{name}"
         return self.all[full].f32() if full in self.all else None
+
+    def map(self, name: str) -> Map:
+        """The weight of a linear map and its bias, if the file has one."""
+        return self[f"{name}.weight"], self.vector(f"{name}.bias")
 
 
 @dataclass(frozen=True)
@@ -66,9 +71,8 @@ def block(x: F32, layer: LayerSpec, w: LayerWeights, p: Pass) -> F32:
 def attention(x: F32, a: AttentionSpec, w: LayerWeights, p: Pass) -> F32:
     """(T, D) -> (T, D): project to heads, turn by position, remember, attend, project back."""
     i, ops = w.index, p.ops
-    q = heads(ops.linear(x, w["attn_q.weight"], w.vector("attn_q.bias")), a.n_head)
-    k = heads(ops.linear(x, w["attn_k.weight"], w.vector("attn_k.bias")), a.n_head_kv)
-    v = heads(ops.linear(x, w["attn_v.weight"], w.vector("attn_v.bias")), a.n_head_kv)
+    q, k, v = ops.linears(x, [w.map(name) for name in ("attn_q", "attn_k", "attn_v")])
+    q, k, v = heads(q, a.n_head), heads(k, a.n_head_kv), heads(v, a.n_head_kv)
     if a.qk_norm:
         q = p.tap("Qcur_normed", i, ops.rms_norm(q, w.vector("attn_q_norm.weight"), p.eps))
         k = p.tap("Kcur_normed", i, ops.rms_norm(k, w.vector("attn_k_norm.weight"), p.eps))
@@ -82,20 +86,23 @@ def attention(x: F32, a: AttentionSpec, w: LayerWeights, p: Pass) -> F32:
         q, scale = q * np.float32(scale), 1.0
     inner = (lambda name, value: p.tap(name, i, value)) if p.tracing else None
     y = ops.attend(q, keys, values, p.positions, scale=scale, window=a.window, cap=a.soft_cap, tap=inner)
-    return ops.linear(p.tap("kqv_out", i, y), w["attn_output.weight"], w.vector("attn_output.bias"))
+    return ops.linear(p.tap("kqv_out", i, y), *w.map("attn_output"))
 
 
 def ffn(x: F32, f: FfnSpec, w: LayerWeights, p: Pass) -> F32:
     """(T, D) -> (T, D): two projections up, one gating the other, and one down."""
-    gate, up = (projection(x, name, w, p) for name in ("ffn_gate", "ffn_up"))
-    h = p.tap(_GLU_NAMES[f.activation], w.index, p.ops.glu(gate, up, f.activation))
-    return projection(h, "ffn_down", w, p)
+    i, maps = w.index, [w.map("ffn_gate"), w.map("ffn_up")]
+    gate, up = p.ops.linears(x, maps)
+    gate = p.tap(_name("ffn_gate", maps[0]), i, gate)
+    up = p.tap(_name("ffn_up", maps[1]), i, up)
+    h = p.tap(_GLU_NAMES[f.activation], i, p.ops.glu(gate, up, f.activation))
+    down = w.map("ffn_down")
+    return p.tap(_name("ffn_down", down), i, p.ops.linear(h, *down))
 
 
-def projection(x: F32, name: str, w: LayerWeights, p: Pass) -> F32:
-    """A linear map with its bias, if the file has one; llama.cpp calls the biased value `NAME_b`."""
-    bias = w.vector(f"{name}.bias")
-    return p.tap(name if bias is None else f"{name}_b", w.index, p.ops.linear(x, w[f"{name}.weight"], bias))
+def _name(name: str, map: Map) -> str:
+    """llama.cpp calls a biased value `NAME_b`."""
+    return name if map[1] is None else f"{name}_b"
 
 
 def heads(x: F32, n: int) -> F32:

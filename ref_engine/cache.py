@@ -37,10 +37,10 @@ class KVCache:
         if self.n_past + n > self.n_ctx:
             raise ContextFull(f"{self.n_past} tokens and {n} more do not fit a context of {self.n_ctx}")
 
-    def extend(self, layer: int, k: F32, v: F32) -> tuple[F32, F32]:
+    def extend(self, layer: int, k: F32, v: F32) -> tuple[NDArray[Any], NDArray[Any]]:
         """Put the keys and values of T new tokens, each (T, K, Hd), after the n_past old ones.
 
-        Returns those of all n_past + T tokens as float32 (S, K, Hd). `advance` counts them in.
+        Returns those of all n_past + T tokens (S, K, Hd), as the cache holds them. `advance` counts them in.
         """
         end = self.n_past + k.shape[0]
         rows = self._rows[layer]
@@ -51,8 +51,7 @@ class KVCache:
             self._rows[layer] = rows = grown
         with np.errstate(over="ignore"):  # beyond 65504 an f16 cache holds infinity, as ggml's does
             rows[0, self.n_past : end], rows[1, self.n_past : end] = k, v
-        seen = rows[:, :end].astype(np.float32, copy=False)
-        return seen[0], seen[1]
+        return rows[0, :end], rows[1, :end]
 
     def advance(self, n: int) -> None:
         self.n_past += n

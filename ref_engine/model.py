@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ref_engine.archs import read_spec
-from ref_engine.backends import get_ops
+from ref_engine.backends import default_backend, get_ops
 from ref_engine.block import LayerWeights, Pass, RopeTables, block
 from ref_engine.cache import CacheType, KVCache
 from ref_engine.errors import ModelError, RefEngineError
@@ -177,7 +177,7 @@ class Model:
 def load(
     path: str | os.PathLike[str],
     *,
-    backend: str = "numpy",
+    backend: str | None = None,
     activations: Activations = "q8",
     n_threads: int | None = None,
     n_ctx: int | None = None,
@@ -185,7 +185,8 @@ def load(
 ) -> Model:
     """Open a .gguf file (the first part of a split one) as a model.
 
-    backend: "numpy" is the readable definition. activations: "f32", the exact product, or
+    backend: "numpy" is the readable definition, "native" the compiled kernels; by default native where they were built,
+    else numpy. activations: "f32", the exact product, or
     "q8", what fast kernels compute. n_threads: cores to use. n_ctx: context length, by default what the model was
     trained for (a longrope model: what it was trained for first, unless a prompt is longer).
     unpack_budget: bytes of unpacked weights to keep between passes, by default a quarter of the machine's memory.
@@ -195,7 +196,7 @@ def load(
         raise RefEngineError(f"n_ctx is {n_ctx}, expected at least 1")
     if n_threads is not None and n_threads < 1:
         raise RefEngineError(f"n_threads is {n_threads}, expected at least 1")
-    ops = get_ops(backend, activations, n_threads)
+    ops = get_ops(backend or default_backend(), activations, n_threads)
     file = open_gguf(Path(path))
     try:
         spec = read_spec(file.metadata, file.tensors.keys(), n_ctx)

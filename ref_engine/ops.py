@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ref_engine.reference.attention import Tap
+from ref_engine.reference.linear import Map
 from ref_engine.reference.sums import F32
 from ref_engine.spec import Pairing
 from ref_engine.weights import Weight
@@ -23,13 +24,13 @@ class Linear(Protocol):
 
 
 class Attend(Protocol):
-    """q (T, H, Hd), k and v (S, K, Hd), positions (T,) -> (T, H * Hd)."""
+    """q (T, H, Hd), k and v (S, K, Hd) float32 or float16, positions (T,) -> (T, H * Hd)."""
 
     def __call__(
         self,
         q: F32,
-        k: F32,
-        v: F32,
+        k: NDArray[np.floating[Any]],
+        v: NDArray[np.floating[Any]],
         positions: NDArray[np.int64],
         *,
         scale: float,
@@ -47,6 +48,7 @@ class Ops:
     scope: Callable[[], AbstractContextManager[object]]  # entered around each pass: sets up threads
     embed: Callable[[NDArray[np.int64], Weight], F32]
     linear: Linear
+    linears: Callable[[F32, Sequence[Map]], list[F32]]  # several maps of one input
     rms_norm: Callable[[F32, F32 | None, float], F32]
     rope: Callable[[F32, F32, F32, Pairing], F32]
     attend: Attend

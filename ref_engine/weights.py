@@ -57,6 +57,7 @@ class Weight:
     shape: tuple[int, ...]
     data: NDArray[np.uint8]
     cache: UnpackCache = field(repr=False, default_factory=lambda: UnpackCache(0))
+    kept: dict[str, Any] = field(repr=False, default_factory=dict)  # what a backend has made of it, for good
 
     @property
     def nbytes(self) -> int:
@@ -84,8 +85,11 @@ class Weight:
             values = dequantize(self._rows_of_bytes(), self.type).reshape(self.shape)
             return values, int(values.nbytes)
 
-        if self.type is GGMLType.F32:  # already what is asked for
-            return make()[0]
+        if self.type is GGMLType.F32:  # already what is asked for: a view
+            if "f32" not in self.kept:
+                self.kept["f32"] = make()[0]
+            view: F32 = self.kept["f32"]
+            return view
         values: F32 = self.cache.get((self.name, "f32"), make)
         return values
 

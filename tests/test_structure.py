@@ -19,7 +19,7 @@ STAGES = [
     {"quant"},
     {"weights", "spec"},
     {"reference"},
-    {"archs", "cache", "ops"},
+    {"archs", "cache", "ops", "compat", "kernels"},
     {"backends", "block", "tracing"},
     {"sample", "stop", "text"},
     {"generate"},

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,29 +57,34 @@ def soft_cap(x: F32, cap: float) -> F32:
     return tanh(x * np.float32(1 / cap)) * np.float32(cap)
 
 
-def weighted_blas(p: F32, v: F32) -> F32:
-    """p (H, T, S), v (S, K, Hd) -> (H, T, Hd), as one matrix product for each group of heads."""
+def weighted_blas(p: F32, v: F32, seen: NDArray[np.bool_]) -> F32:
+    """p (H, T, S), v (S, K, Hd) -> (H, T, Hd), as one matrix product for each group of heads; `seen` is not needed."""
     groups = p.shape[0] // v.shape[1]
     mixed: F32 = np.matmul(p, np.repeat(v.transpose(1, 0, 2), groups, axis=0))
     return mixed
 
 
-def weighted_ordered(p: F32, v: F32) -> F32:
-    """The same, adding one key after the other: acc = acc + p[s] * v[s]."""
+def weighted_ordered(p: F32, v: F32, seen: NDArray[np.bool_]) -> F32:
+    """The same, adding one key after the other: acc = acc + p[s] * v[s], and a key that is masked not at all.
+
+    (Its zero weight would do for a finite value. An infinite one, of a later token, must not reach earlier ones.)
+    """
     groups = p.shape[0] // v.shape[1]
     out = np.zeros((p.shape[0], p.shape[1], v.shape[2]), np.float32)
-    for h, acc in enumerate(out):
-        by_key = np.ascontiguousarray(p[h].T)[:, :, None]  # (S, T, 1)
-        values = np.ascontiguousarray(v[:, h // groups])  # (S, Hd)
-        for s in range(v.shape[0]):
-            acc += by_key[s] * values[s]
+    by_query = seen.T[:, :, None]  # (S, T, 1)
+    with np.errstate(invalid="ignore"):
+        for h, acc in enumerate(out):
+            by_key = np.ascontiguousarray(p[h].T)[:, :, None]  # (S, T, 1)
+            values = np.ascontiguousarray(v[:, h // groups])  # (S, Hd)
+            for s in range(v.shape[0]):
+                np.add(acc, by_key[s] * values[s], out=acc, where=by_query[s])
     return out
 
 
 def attend(
     q: F32,
-    k: F32,
-    v: F32,
+    k: NDArray[np.floating[Any]],
+    v: NDArray[np.floating[Any]],
     positions: NDArray[np.int64],
     *,
     scale: float,
@@ -89,16 +95,19 @@ def attend(
 ) -> F32:
     """q (T, H, Hd), k (S, K, Hd), v (S, K, Hd), positions (T,) of the queries -> (T, H * Hd) float32.
 
+    Keys and values may be float16, as a cache holds them: they are made float32 first.
     ordered: sums in the fixed order of q8 mode, instead of by matrix products. `tap(name, value)` sees, and may
     replace, the steps under llama.cpp's names: kq and kq_soft_max (H, T, S), kqv (H, T, Hd).
     """
     tap = tap or (lambda name, value: value)
     scores, weighted = (scores_ordered, weighted_ordered) if ordered else (scores_blas, weighted_blas)
+    k, v = k.astype(np.float32, copy=False), v.astype(np.float32, copy=False)
+    seen = causal_mask(positions, k.shape[0], window)
     kq = tap("kq", scores(q, k))
     if cap is not None:
         kq = soft_cap(kq, cap)
-    p = tap("kq_soft_max", soft_max(kq, causal_mask(positions, k.shape[0], window), scale))
-    kqv = tap("kqv", weighted(p, v))
+    p = tap("kq_soft_max", soft_max(kq, seen, scale))
+    kqv = tap("kqv", weighted(p, v, seen))
     return np.ascontiguousarray(kqv.transpose(1, 0, 2)).reshape(q.shape[0], -1)
 
 

@@ -15,6 +15,7 @@ Sources: `ggml_vec_dot_*_q8_*`; the order of additions is ours (docs/numerics.md
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Literal
 
@@ -26,6 +27,7 @@ from ref_engine.reference.sums import F32, lane_matmul
 from ref_engine.weights import Weight
 
 Activations = Literal["f32", "q8"]
+Map = tuple[Weight, F32 | None]  # a weight and its bias
 
 
 def linear(x: F32, weight: Weight, bias: F32 | None = None, *, activations: Activations) -> F32:
@@ -44,8 +46,15 @@ def linear(x: F32, weight: Weight, bias: F32 | None = None, *, activations: Acti
     return y if bias is None else y + bias
 
 
+def linears(x: F32, maps: Sequence[Map], *, activations: Activations) -> list[F32]:
+    """Several maps (weight, bias) of one input, as `linear` each: a backend may round x once for all of them."""
+    return [linear(x, weight, bias, activations=activations) for weight, bias in maps]
+
+
 linear_f32 = partial(linear, activations="f32")
 linear_q8 = partial(linear, activations="q8")
+linears_f32 = partial(linears, activations="f32")
+linears_q8 = partial(linears, activations="q8")
 
 
 def block_dot(x: Rounded, weight: Weight) -> F32:

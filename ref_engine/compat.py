@@ -1,0 +1,15 @@
+"""The only optional imports, and whether they are there."""
+
+from __future__ import annotations
+
+__all__ = ["has_kernels", "native", "why_no_kernels"]
+
+try:
+    from ref_engine.kernels import _native as native
+except ImportError as error:
+    native = None  # type: ignore[assignment]
+    why_no_kernels = f"the compiled kernels are not there ({error}); install ref-engine where a C compiler is found"
+else:
+    why_no_kernels = ""
+
+has_kernels: bool = native is not None

@@ -1,0 +1,52 @@
+/* Which instruction sets this processor, and the operating system's saving of registers, can run. */
+#include "table.h"
+
+#if defined(__x86_64__) || defined(__i386__)
+#include <cpuid.h>
+
+static int has_f16c(void)
+{
+    unsigned a, b, c = 0, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c >> 29 & 1);
+}
+
+int ref_engine_cpu_has(int isa)
+{
+    __builtin_cpu_init(); /* asks cpuid and xgetbv */
+    int avx2 = __builtin_cpu_supports("avx2") && has_f16c();
+    int avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                 __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+    if (isa == ISA_BASELINE)
+        return 1;
+    if (isa == ISA_AVX2)
+        return avx2;
+    if (isa == ISA_AVX512)
+        return avx512;
+    return isa == ISA_AVX512_VNNI && avx512 && __builtin_cpu_supports("avx512vnni");
+}
+#else
+int ref_engine_cpu_has(int isa) { return isa == ISA_BASELINE; }
+#endif
+
+extern const kernel_table ref_engine_baseline;
+#ifdef REF_ENGINE_X86
+extern const kernel_table ref_engine_avx2, ref_engine_avx512, ref_engine_avx512_vnni;
+#endif
+
+const kernel_table *ref_engine_table(int isa)
+{
+    switch (isa) {
+    case ISA_BASELINE:
+        return &ref_engine_baseline;
+#ifdef REF_ENGINE_X86
+    case ISA_AVX2:
+        return &ref_engine_avx2;
+    case ISA_AVX512:
+        return &ref_engine_avx512;
+    case ISA_AVX512_VNNI:
+        return &ref_engine_avx512_vnni;
+#endif
+    default:
+        return NULL;
+    }
+}

@@ -1,0 +1,201 @@
+/* Packed weights times rounded activations (reference/linear.py: block_dot), 16 rows and up to TILE tokens at a time.
+
+   Integer sums are exact; each output then adds its blocks in order, every product and sum rounded to float32. */
+
+OP void unpack32(int kind, const uint8_t *q, const uint8_t *qh, vb *w)
+{
+    if (kind == W_Q8_0) {
+        UNROLL for (int j = 0; j < 8; j++) w[j] = vb_load(q + 64 * j);
+        return;
+    }
+    UNROLL for (int j = 0; j < 4; j++)
+    {
+        vb both = vb_load(q + 64 * j);
+        w[j] = vb_low4(both);
+        w[j + 4] = vb_high4(both);
+    }
+    if (has_qh(kind)) {
+        vb high = vb_load(qh);
+        UNROLL for (int j = 0; j < 8; j++) w[j] = vb_or(w[j], vb_bit4(high, j));
+    }
+}
+
+OP void store_rows(float *y, vf acc, int rows)
+{
+    if (rows == 16)
+        vf_store(y, acc);
+    else {
+        float all[16];
+        vf_store(all, acc);
+        memcpy(y, all, (size_t)rows * 4);
+    }
+}
+
+/* bits 8: weights that are 128 too large. */
+OP vi dot(vi acc, const vb *q, int quads, int bits, const int8_t *x)
+{
+    return bits == 8 ? vi_dot_shifted(acc, q, quads, x) : vi_dot(acc, q, quads, x, bits);
+}
+
+/* isum[t] + `quads` quads of weights times the activations of token t, for n tokens side by side: a single chain of
+   dependent additions would leave most of the processor idle. */
+OP void dots(int n, const vb *q, int quads, int bits, const int8_t *x, ptrdiff_t token, vi *isum)
+{
+    const int step = DOT_STEP(bits);
+    if (n == 1 && quads > step) { /* two chains of one token's */
+        vi other = vi_set1(0);
+        UNROLL for (int j = 0; j < quads; j += 2 * step)
+        {
+            isum[0] = dot(isum[0], q + j, step, bits, x + 4 * j);
+            other = dot(other, q + j + step, step, bits, x + 4 * (j + step));
+        }
+        isum[0] = vi_add(isum[0], other);
+        return;
+    }
+    UNROLL for (int j = 0; j < quads; j += step)
+        UNROLL for (int t = 0; t < n; t++)
+            isum[t] = dot(isum[t], q + j, step, bits, x + t * token + 4 * j);
+}
+
+/* One group of rows, one tile of n tokens, weights in blocks of 32. y: first output of the first token. */
+OP void tile32(int kind, int n, const uint8_t *w, const uint8_t *x, ptrdiff_t blocks, float *y, ptrdiff_t stride,
+               int rows)
+{
+    const sections at = sections_of(kind, blocks);
+    const int weight_bytes = kind == W_Q8_0 ? 512 : 256;
+    const int sum_at = kind == W_Q4_0 ? 40 : kind == W_Q5_0 ? 44 : 48;
+    vf acc[TILE];
+    UNROLL for (int t = 0; t < n; t++) acc[t] = vf_set1(0);
+    for (ptrdiff_t b = 0; b < blocks; b++, x += n * X32_BYTES) {
+        const int8_t *xq = (const int8_t *)x;
+        const float *xd = (const float *)(x + 32 * n), *xs = xd + n;
+        const int32_t *sum = (const int32_t *)(x + sum_at * n);
+        vb q[8];
+        unpack32(kind, w + at.q + b * weight_bytes, w + at.qh + b * 64, q);
+        vf d = vf_load_half(w + b * 32), m = vf_load_half(w + (has_m(kind) ? at.m : 0) + b * 32);
+        vi isum[TILE];
+        UNROLL for (int t = 0; t < n; t++)
+            isum[t] = vi_set1(has_m(kind) ? 0 : kind == W_Q8_0 ? SHIFTED_START(sum[t]) : sum[t]);
+        dots(n, q, 8, kind == W_Q8_0 ? 8 : has_qh(kind) ? 5 : 4, xq, 32, isum);
+        UNROLL for (int t = 0; t < n; t++)
+        {
+            acc[t] = vf_add(acc[t], vf_mul(vf_mul(d, vf_set1(xd[t])), vf_of(isum[t])));
+            if (has_m(kind))
+                acc[t] = vf_add(acc[t], vf_mul(m, vf_set1(xs[t])));
+        }
+    }
+    UNROLL for (int t = 0; t < n; t++) store_rows(y + t * stride, acc[t], rows);
+}
+
+/* Eight quads of a K-quant: 32 weights. j: sub-block of 32, in the order of the row. */
+OP void unpack_k(int kind, const uint8_t *w, int j, vb *q)
+{
+    if (kind == W_Q6_K) {
+        int half = j / 4, run = j % 4;
+        UNROLL for (int i = 0; i < 8; i++)
+        {
+            vb low = vb_load(w + K_Q + 1024 * half + 512 * (run % 2) + 64 * i);
+            vb high = vb_load(w + K_QH + 512 * half + 64 * i);
+            q[i] = vb_or(run < 2 ? vb_low4(low) : vb_high4(low), vb_bits45(high, run));
+        }
+        return;
+    }
+    UNROLL for (int i = 0; i < 8; i++)
+    {
+        vb both = vb_load(w + K_Q + 512 * (j / 2) + 64 * i);
+        q[i] = j % 2 ? vb_high4(both) : vb_low4(both);
+        if (kind == W_Q5_K)
+            q[i] = vb_or(q[i], vb_bit4(vb_load(w + K_QH + 64 * i), j));
+    }
+}
+
+/* The same as tile32 for blocks of 256: sums of the sub-blocks times their integer scales, in int32. */
+OP void tile_k(int kind, int n, const uint8_t *w, const uint8_t *x, ptrdiff_t blocks, float *y, ptrdiff_t stride,
+               int rows)
+{
+    vf acc[TILE];
+    UNROLL for (int t = 0; t < n; t++) acc[t] = vf_set1(0);
+    for (ptrdiff_t b = 0; b < blocks; b++, x += n * XK_BYTES, w += k_bytes(kind)) {
+        const int8_t *xq = (const int8_t *)x;
+        const float *xd = (const float *)(x + 256 * n);
+        const int32_t *pairs = (const int32_t *)(x + 260 * n), *shifted = (const int32_t *)(x + 276 * n);
+        vi isum[TILE];
+        UNROLL for (int t = 0; t < n; t++) isum[t] = vi_set1(0);
+        UNROLL for (int j = 0; j < 8; j++)
+        {
+            vb q[8];
+            unpack_k(kind, w, j, q);
+            vi one[TILE], two[TILE];
+            if (kind == W_Q6_K) { /* sixteen weights to a scale */
+                vi s0 = vi_load_i8(w + K_SCALES + 32 * j), s1 = vi_load_i8(w + K_SCALES + 32 * j + 16);
+                UNROLL for (int t = 0; t < n; t++) one[t] = vi_set1(shifted[16 * t + 2 * j]);
+                UNROLL for (int t = 0; t < n; t++) two[t] = vi_set1(shifted[16 * t + 2 * j + 1]);
+                dots(n, q, 4, 6, xq + 32 * j, 256, one);
+                UNROLL for (int t = 0; t < n; t++) isum[t] = vi_add(isum[t], vi_mul(one[t], s0));
+                dots(n, q + 4, 4, 6, xq + 32 * j + 16, 256, two);
+                UNROLL for (int t = 0; t < n; t++) isum[t] = vi_add(isum[t], vi_mul(two[t], s1));
+            } else {
+                vi scale = vi_load_u8(w + K_SCALES + 16 * j);
+                UNROLL for (int t = 0; t < n; t++) one[t] = vi_set1(0);
+                dots(n, q, 8, kind == W_Q4_K ? 4 : 5, xq + 32 * j, 256, one);
+                UNROLL for (int t = 0; t < n; t++) isum[t] = vi_add(isum[t], vi_mul(one[t], scale));
+            }
+        }
+        vf d = vf_load_half(w + K_D);
+        UNROLL for (int t = 0; t < n; t++)
+            acc[t] = vf_add(acc[t], vf_mul(vf_mul(d, vf_set1(xd[t])), vf_of(isum[t])));
+        if (kind == W_Q6_K)
+            continue;
+        vf dmin = vf_load_half(w + K_DMIN);
+        UNROLL for (int t = 0; t < n; t++)
+        {
+            vi imin = vi_set1(0);
+            UNROLL for (int j = 0; j < 4; j++) imin = vi_dot_pairs(imin, w + K_MINS + 32 * j, pairs[4 * t + j]);
+            acc[t] = vf_sub(acc[t], vf_mul(vf_mul(dmin, vf_set1(xd[t])), vf_of(imin)));
+        }
+    }
+    UNROLL for (int t = 0; t < n; t++) store_rows(y + t * stride, acc[t], rows);
+}
+
+typedef void (*tile_function)(const uint8_t *, const uint8_t *, ptrdiff_t, float *, ptrdiff_t, int);
+
+#define TILES(kind, body)                                                                                              \
+    static void kind##_1(const uint8_t *w, const uint8_t *x, ptrdiff_t b, float *y, ptrdiff_t s, int r)                \
+    { body(kind, 1, w, x, b, y, s, r); }                                                                               \
+    static void kind##_2(const uint8_t *w, const uint8_t *x, ptrdiff_t b, float *y, ptrdiff_t s, int r)                \
+    { body(kind, 2, w, x, b, y, s, r); }                                                                               \
+    static void kind##_4(const uint8_t *w, const uint8_t *x, ptrdiff_t b, float *y, ptrdiff_t s, int r)                \
+    { body(kind, 4, w, x, b, y, s, r); }                                                                               \
+    static void kind##_all(const uint8_t *w, const uint8_t *x, ptrdiff_t b, float *y, ptrdiff_t s, int r)              \
+    { body(kind, TILE, w, x, b, y, s, r); }
+TILES(W_Q4_0, tile32)
+TILES(W_Q4_1, tile32)
+TILES(W_Q5_0, tile32)
+TILES(W_Q5_1, tile32)
+TILES(W_Q8_0, tile32)
+TILES(W_Q4_K, tile_k)
+TILES(W_Q5_K, tile_k)
+TILES(W_Q6_K, tile_k)
+
+#define TILES_OF(kind) {kind##_1, kind##_2, kind##_4, kind##_all}
+static const tile_function TILE_FUNCTIONS[W_KINDS][4] = {
+    TILES_OF(W_Q4_0), TILES_OF(W_Q4_1), TILES_OF(W_Q5_0), TILES_OF(W_Q5_1),
+    TILES_OF(W_Q8_0), TILES_OF(W_Q4_K), TILES_OF(W_Q5_K), TILES_OF(W_Q6_K),
+};
+
+static void linear(int kind, const uint8_t *w, const uint8_t *x, ptrdiff_t T, ptrdiff_t rows, ptrdiff_t blocks,
+                   float *y, int threads)
+{
+    const ptrdiff_t groups = (rows + GROUP - 1) / GROUP, token = blocks * (kind <= W_Q8_0 ? X32_BYTES : XK_BYTES);
+    const ptrdiff_t size = kind <= W_Q8_0 ? sections_of(kind, blocks).bytes : blocks * k_bytes(kind);
+    (void)threads;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (ptrdiff_t g = 0; g < groups; g++) {
+        int n, here = rows - g * GROUP < GROUP ? (int)(rows - g * GROUP) : GROUP;
+        for (ptrdiff_t t = 0; t < T; t += n) {
+            n = tile_at(T - t);
+            tile_function f = TILE_FUNCTIONS[kind][n == TILE ? 3 : n / 2];
+            f(w + g * size, x + t * token, blocks, y + t * rows + g * GROUP, rows, here);
+        }
+    }
+}

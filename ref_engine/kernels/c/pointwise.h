@@ -1,0 +1,102 @@
+/* Norm, rotation and gating (reference/norm.py, rope.py, ffn.py). Small inputs are not worth waking threads for. */
+#define WORTH_THREADS 32768 /* numbers */
+
+OP void norm_row(const float *x, const float *weight, ptrdiff_t n, float eps, float *y)
+{
+    vf acc = vf_set1(0);
+    ptrdiff_t i = 0;
+    for (; i + 16 <= n; i += 16)
+        acc = vf_add(acc, vf_mul(vf_load(x + i), vf_load(x + i)));
+    if (i < n) {
+        vf rest = load_some(P_F32, (const uint8_t *)(x + i), n - i);
+        acc = vf_add(acc, vf_mul(rest, rest));
+    }
+    float factor = 1.0f / sqrtf(lane_fold(acc) / (float)n + eps);
+    for (i = 0; i + 16 <= n; i += 16) {
+        vf scaled = vf_mul(vf_load(x + i), vf_set1(factor));
+        vf_store(y + i, weight ? vf_mul(scaled, vf_load(weight + i)) : scaled);
+    }
+    for (; i < n; i++) {
+        float scaled = x[i] * factor;
+        y[i] = weight ? scaled * weight[i] : scaled;
+    }
+}
+
+static void rms_norm(const float *x, const float *weight, ptrdiff_t rows, ptrdiff_t n, float eps, float *y, int threads)
+{
+    (void)threads;
+#pragma omp parallel for num_threads(threads) schedule(static) if (rows * n >= WORTH_THREADS)
+    for (ptrdiff_t r = 0; r < rows; r++)
+        norm_row(x + r * n, weight, n, eps, y + r * n);
+}
+
+OP void turn_head(const float *x, const float *cos, const float *sin, ptrdiff_t Hd, ptrdiff_t half, int adjacent,
+                  float *y)
+{
+    if (adjacent)
+        for (ptrdiff_t i = 0; i < half; i++) {
+            float a = x[2 * i], b = x[2 * i + 1];
+            y[2 * i] = a * cos[i] - b * sin[i];
+            y[2 * i + 1] = a * sin[i] + b * cos[i];
+        }
+    else
+        for (ptrdiff_t i = 0; i < half; i++) {
+            float a = x[i], b = x[i + half];
+            y[i] = a * cos[i] - b * sin[i];
+            y[i + half] = a * sin[i] + b * cos[i];
+        }
+    memcpy(y + 2 * half, x + 2 * half, (size_t)(Hd - 2 * half) * 4);
+}
+
+static void rope(const float *x, const float *cos, const float *sin, ptrdiff_t T, ptrdiff_t H, ptrdiff_t Hd,
+                 ptrdiff_t half, int adjacent, float *y, int threads)
+{
+    (void)threads;
+#pragma omp parallel for num_threads(threads) schedule(static) if (T * H * Hd >= WORTH_THREADS)
+    for (ptrdiff_t t = 0; t < T; t++)
+        for (ptrdiff_t h = 0; h < H; h++) {
+            ptrdiff_t at = (t * H + h) * Hd;
+            turn_head(x + at, cos + t * half, sin + t * half, Hd, half, adjacent, y + at);
+        }
+}
+
+OP vf gated(int kind, vf gate, vf up) { return vf_mul(vf_activation(kind, gate), up); }
+
+OP void glu_part(int kind, const float *gate, const float *up, ptrdiff_t n, float *y)
+{
+    ptrdiff_t i = 0;
+    for (; i + 16 <= n; i += 16)
+        vf_store(y + i, gated(kind, vf_load(gate + i), vf_load(up + i)));
+    if (i < n)
+        store_rows(y + i,
+                   gated(kind, load_some(P_F32, (const uint8_t *)(gate + i), n - i),
+                         load_some(P_F32, (const uint8_t *)(up + i), n - i)),
+                   (int)(n - i));
+}
+
+#define PART 4096 /* numbers that one thread takes at a time */
+
+static void glu(int kind, const float *gate, const float *up, ptrdiff_t n, float *y, int threads)
+{
+    (void)threads;
+#pragma omp parallel for num_threads(threads) schedule(static) if (n >= WORTH_THREADS)
+    for (ptrdiff_t i = 0; i < n; i += PART) {
+        ptrdiff_t here = n - i < PART ? n - i : PART;
+        if (kind == GLU_SILU)
+            glu_part(GLU_SILU, gate + i, up + i, here, y + i);
+        else if (kind == GLU_GELU)
+            glu_part(GLU_GELU, gate + i, up + i, here, y + i);
+        else
+            glu_part(GLU_RELU, gate + i, up + i, here, y + i);
+    }
+}
+
+static void soft_cap(const float *x, ptrdiff_t n, float inverse_cap, float cap, float *y, int threads)
+{
+    (void)threads;
+#pragma omp parallel for num_threads(threads) schedule(static) if (n >= WORTH_THREADS)
+    for (ptrdiff_t i = 0; i < n; i += 16) {
+        int here = n - i < 16 ? (int)(n - i) : 16;
+        store_rows(y + i, vf_soft_cap(load_some(P_F32, (const uint8_t *)(x + i), here), inverse_cap, cap), here);
+    }
+}

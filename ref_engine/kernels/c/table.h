@@ -1,0 +1,71 @@
+/* What every instruction set offers: one table of functions, filled by each unit_*.c from the same bodies.
+
+   Axis letters as in the Python sources: T tokens, H query heads, K key/value heads, Hd head width, S keys. All arrays
+   are C-contiguous; the caller has checked every shape. `threads` divides outputs, never a sum. */
+#ifndef REF_ENGINE_TABLE_H
+#define REF_ENGINE_TABLE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum { W_Q4_0, W_Q4_1, W_Q5_0, W_Q5_1, W_Q8_0, W_Q4_K, W_Q5_K, W_Q6_K, W_KINDS };
+enum { P_F32, P_F16, P_BF16 };
+enum { GLU_SILU, GLU_GELU, GLU_RELU };
+
+/* Rounded activations: bytes for one token's block. Tokens come in tiles; see activations.h. */
+#define X32_BYTES 52  /* 32 integers, d, s, and -8, -16, -128 times their sum */
+#define XK_BYTES 340  /* 256 integers, d, 4 pairs of sums of 32, 16 times -32 * sum of 16 */
+
+typedef struct {
+    const float *q;          /* (T, H, Hd) */
+    const void *k, *v;       /* (S, K, Hd) */
+    int half;                /* k and v are float16, else float32 */
+    const int64_t *positions; /* (T,) each sees at least one key */
+    ptrdiff_t T, H, K, Hd, S;
+    float scale;
+    ptrdiff_t window;        /* 0: all keys */
+    float cap, inverse_cap;  /* cap 0: none */
+    float *out;              /* (T, H, Hd) */
+    float *scratch;          /* attend_scratch() floats */
+} attend_args;
+
+typedef struct {
+    const char *name;
+    void (*quantize32)(const float *x, ptrdiff_t T, ptrdiff_t blocks, uint8_t *out, int threads);
+    void (*quantizek)(const float *x, ptrdiff_t T, ptrdiff_t blocks, uint8_t *out, int threads);
+    /* packed weights (see pack.c) times rounded activations -> y (T, rows) */
+    void (*linear)(int kind, const uint8_t *w, const uint8_t *x, ptrdiff_t T, ptrdiff_t rows, ptrdiff_t blocks,
+                   float *y, int threads);
+    /* x (T, n) rounded to `kind` -> out, as float32 */
+    void (*round_plain)(int kind, const float *x, ptrdiff_t n, float *out);
+    /* w (rows, n) as stored, x (T, n) rounded -> y (T, rows) */
+    void (*plain)(int kind, const void *w, const float *x, ptrdiff_t T, ptrdiff_t rows, ptrdiff_t n, float *y,
+                  int threads);
+    void (*rms_norm)(const float *x, const float *weight, ptrdiff_t rows, ptrdiff_t n, float eps, float *y,
+                     int threads);
+    void (*rope)(const float *x, const float *cos, const float *sin, ptrdiff_t T, ptrdiff_t H, ptrdiff_t Hd,
+                 ptrdiff_t half, int adjacent, float *y, int threads);
+    size_t (*attend_scratch)(const attend_args *a, int threads);
+    void (*attend)(const attend_args *a, int threads);
+    void (*glu)(int kind, const float *gate, const float *up, ptrdiff_t n, float *y, int threads);
+    void (*soft_cap)(const float *x, ptrdiff_t n, float inverse_cap, float cap, float *y, int threads);
+} kernel_table;
+
+/* The table of an instruction set, or NULL if it was not compiled in. */
+const kernel_table *ref_engine_table(int isa);
+/* Whether this processor and operating system can run it. */
+int ref_engine_cpu_has(int isa);
+enum { ISA_BASELINE, ISA_AVX2, ISA_AVX512, ISA_AVX512_VNNI, ISA_COUNT };
+
+#ifdef _OPENMP
+#define REF_ENGINE_OPENMP 1
+#else
+#define REF_ENGINE_OPENMP 0
+#endif
+
+/* Repacking, the same bytes for all instruction sets. */
+size_t ref_engine_packed_bytes(int kind, ptrdiff_t rows, ptrdiff_t blocks);
+void ref_engine_pack(int kind, const uint8_t *rows_of_blocks, ptrdiff_t rows, ptrdiff_t blocks, uint8_t *out,
+                     int threads);
+
+#endif

@@ -1,0 +1,34 @@
+/* The bodies of all kernels, for the vector words and the name that the including unit_*.c has chosen. */
+#include <float.h>
+#include <math.h>
+#include <stdint.h>
+
+#include "pack.h"
+#include "table.h"
+
+#define OP static inline __attribute__((always_inline, unused))
+#ifdef REF_ENGINE_NO_UNROLL
+#define UNROLL
+#elif defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+#include REF_ENGINE_VECTORS
+
+#include "activations.h"
+#include "linear.h"
+
+#include "lanes.h"
+#include "plain.h"
+
+#include "elementary.h"
+#include "pointwise.h"
+
+#include "attention.h"
+
+const kernel_table REF_ENGINE_UNIT = {
+    REF_ENGINE_NAME, quantize32, quantizek, linear, round_plain, plain,
+    rms_norm,        rope,       attend_scratch, attend, glu, soft_cap,
+};

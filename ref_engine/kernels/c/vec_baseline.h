@@ -1,0 +1,142 @@
+/* Sixteen lanes in plain C, for any compiler and processor. The words are those of vec_avx512.h. */
+#include <math.h>
+#include <string.h>
+
+typedef struct { float v[16]; } vf;
+typedef struct { int32_t v[16]; } vi;
+typedef struct { uint8_t v[64]; } vb;
+typedef struct { int32_t v[16]; } vm; /* 0 or -1 */
+
+#define TILE 4 /* most tokens that a tile of the matrix product holds */
+#define LANES_(T, expr) T y_; for (int l = 0; l < 16; l++) y_.v[l] = (expr); return y_
+#define BYTES_(expr) vb y_; for (int l = 0; l < 64; l++) y_.v[l] = (uint8_t)(expr); return y_
+
+OP vf vf_set1(float x) { LANES_(vf, x); }
+OP vf vf_load(const float *p) { vf y; memcpy(&y, p, 64); return y; }
+OP void vf_store(float *p, vf a) { memcpy(p, &a, 64); }
+OP vf vf_add(vf a, vf b) { LANES_(vf, a.v[l] + b.v[l]); }
+OP vf vf_sub(vf a, vf b) { LANES_(vf, a.v[l] - b.v[l]); }
+OP vf vf_mul(vf a, vf b) { LANES_(vf, a.v[l] * b.v[l]); }
+OP vf vf_div(vf a, vf b) { LANES_(vf, a.v[l] / b.v[l]); }
+/* the second where either is NaN or they are equal, as the x86 instructions do */
+OP vf vf_max(vf a, vf b) { LANES_(vf, a.v[l] > b.v[l] ? a.v[l] : b.v[l]); }
+OP vf vf_min(vf a, vf b) { LANES_(vf, a.v[l] < b.v[l] ? a.v[l] : b.v[l]); }
+OP vi vi_of_bits(vf a) { vi y; memcpy(&y, &a, 64); return y; }
+OP vf vf_of_bits(vi a) { vf y; memcpy(&y, &a, 64); return y; }
+
+OP vi vi_set1(int32_t x) { LANES_(vi, x); }
+OP vi vi_add(vi a, vi b) { LANES_(vi, a.v[l] + b.v[l]); }
+OP vi vi_mul(vi a, vi b) { LANES_(vi, a.v[l] * b.v[l]); }
+OP vi vi_and(vi a, vi b) { LANES_(vi, a.v[l] & b.v[l]); }
+OP vi vi_or(vi a, vi b) { LANES_(vi, a.v[l] | b.v[l]); }
+OP vi vi_max(vi a, vi b) { LANES_(vi, a.v[l] > b.v[l] ? a.v[l] : b.v[l]); }
+OP int32_t vi_largest(vi a) { int32_t y = a.v[0]; for (int l = 1; l < 16; l++) y = a.v[l] > y ? a.v[l] : y; return y; }
+OP int32_t vi_total(vi a) { int32_t y = 0; for (int l = 0; l < 16; l++) y += a.v[l]; return y; }
+OP vf vf_of(vi a) { LANES_(vf, (float)a.v[l]); }
+OP vi vi_load(const void *p) { vi y; memcpy(&y, p, 64); return y; }
+OP vi vi_load_u8(const uint8_t *p) { LANES_(vi, p[l]); }
+OP vi vi_load_i8(const uint8_t *p) { LANES_(vi, (int8_t)p[l]); }
+OP void vi_store_i8(int8_t *p, vi a) { for (int l = 0; l < 16; l++) p[l] = (int8_t)a.v[l]; }
+
+/* to the nearest integer, ties to even; |a| < 2**22 */
+OP vf vf_rint(vf a)
+{
+    vf magic = vf_set1(12582912.0f);
+    return vf_sub(vf_add(a, magic), magic);
+}
+OP vi vi_rint(vf a) { vf r = vf_rint(a); LANES_(vi, (int32_t)r.v[l]); }
+/* a * 2**n for whole n in -150 .. 128, rounded once: the first factor is exact */
+OP vf vf_ldexp(vf a, vf n)
+{
+    vf y;
+    for (int l = 0; l < 16; l++) {
+        int whole = n.v[l] == n.v[l] ? (int)n.v[l] : 0, one = whole / 2, two = whole - one;
+        union { int32_t i; float f; } f1 = {(one + 127) << 23}, f2 = {(two + 127) << 23};
+        y.v[l] = a.v[l] * f1.f * f2.f;
+    }
+    return y;
+}
+
+OP vm vm_less(vf a, vf b) { LANES_(vm, -(a.v[l] < b.v[l])); }
+OP vm vm_nan(vf a) { LANES_(vm, -(a.v[l] != a.v[l])); }
+OP vm vm_below(int n) { LANES_(vm, -(l < n)); }
+OP vm vm_and_not(vm a, vm b) { LANES_(vm, a.v[l] & ~b.v[l]); }
+OP int vm_any(vm a) { int any = 0; for (int l = 0; l < 16; l++) any |= a.v[l]; return any; }
+OP vf vf_select(vm m, vf a, vf b) { LANES_(vf, m.v[l] ? a.v[l] : b.v[l]); }
+
+static inline float half_to_float(uint16_t h)
+{
+    uint32_t sign = (uint32_t)(h >> 15) << 31, e = h >> 10 & 31, m = h & 1023;
+    union { uint32_t u; float f; } y;
+    if (e == 0) { /* zero or denormal: m * 2**-24, exact */
+        y.f = (float)m * 5.9604644775390625e-8f;
+        y.u |= sign;
+    } else
+        y.u = sign | (e == 31 ? 255u : e + 112) << 23 | m << 13;
+    return y.f;
+}
+/* round to nearest, ties to even */
+static inline uint16_t float_to_half(float x)
+{
+    union { float f; uint32_t u; } v = {x};
+    uint32_t sign = v.u >> 16 & 0x8000, a = v.u & 0x7fffffff;
+    if (a > 0x7f800000)
+        return (uint16_t)(sign | 0x7e00);
+    if (a >= 0x477ff000) /* 65520 and more */
+        return (uint16_t)(sign | 0x7c00);
+    if (a < 0x38800000) { /* below 2**-14: add 0.5, whose last bit is 2**-24, and keep what the sum has rounded to */
+        union { uint32_t u; float f; } d = {a};
+        d.f += 0.5f;
+        return (uint16_t)(sign | (d.u - 0x3f000000));
+    }
+    return (uint16_t)(sign | ((a + 0xfff + (a >> 13 & 1)) - 0x38000000) >> 13);
+}
+OP vf vf_load_half(const void *p)
+{
+    const uint16_t *h = (const uint16_t *)p;
+    LANES_(vf, half_to_float(h[l]));
+}
+
+OP vb vb_load(const void *p) { vb y; memcpy(&y, p, 64); return y; }
+OP vb vb_low4(vb a) { BYTES_(a.v[l] & 15); }
+OP vb vb_high4(vb a) { BYTES_(a.v[l] >> 4); }
+OP vb vb_or(vb a, vb b) { BYTES_(a.v[l] | b.v[l]); }
+/* bit `j` of each byte to bit 4 */
+OP vb vb_bit4(vb a, int j) { BYTES_((a.v[l] >> j & 1) << 4); }
+/* bits 2r and 2r + 1 of each byte to bits 4 and 5 */
+OP vb vb_bits45(vb a, int r) { BYTES_((a.v[l] >> 2 * r & 3) << 4); }
+
+/* acc + the products of `quads` quads of 16 rows with the same 4 * quads activations. Weights of at most `bits` bits. */
+OP vi vi_dot(vi acc, const vb *w, int quads, const int8_t *x, int bits)
+{
+    (void)bits;
+    for (int j = 0; j < quads; j++)
+        for (int l = 0; l < 16; l++)
+            for (int i = 0; i < 4; i++)
+                acc.v[l] += w[j].v[4 * l + i] * x[4 * j + i];
+    return acc;
+}
+/* the same for bytes that are 128 too large; the first acc is SHIFTED_START(-128 times the sum of all x) */
+OP vi vi_dot_shifted(vi acc, const vb *w, int quads, const int8_t *x) { return vi_dot(acc, w, quads, x, 8); }
+#define SHIFTED_START(s) (s)
+#define DOT_STEP(bits) 4 /* quads to take at a time, so that there is something between two tokens' dots */
+/* acc + pairs of bytes of 16 rows times the pair of int16 in x */
+OP vi vi_dot_pairs(vi acc, const uint8_t *pairs, int32_t x)
+{
+    int low = (int16_t)(x & 0xffff), high = x >> 16;
+    LANES_(vi, acc.v[l] + pairs[2 * l] * low + pairs[2 * l + 1] * high);
+}
+
+/* a[k] -> lane k: the sixteen lanes of a[k], folded upper half onto lower */
+OP vf vf_fold16(vf *a)
+{
+    vf y;
+    for (int k = 0; k < 16; k++) {
+        for (int n = 8; n; n /= 2)
+            for (int l = 0; l < n; l++)
+                a[k].v[l] += a[k].v[l + n];
+        y.v[k] = a[k].v[0];
+    }
+    return y;
+}
+#define FOLD_SLOT(k) (k) /* where key k goes in the argument of vf_fold16 */

@@ -1,0 +1,126 @@
+"""The functions of `reference/` by their names and signatures, over the kernels of one instruction set.
+
+Each checks what Python can see, allocates the result and leaves the rest to the compiled module, which checks shapes
+and indices once more. A function that is asked to show its steps (a tap) runs the readable composition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ref_engine.compat import native
+from ref_engine.reference import attention
+from ref_engine.reference.attention import Tap
+from ref_engine.reference.linear import Map
+from ref_engine.reference.sums import F32
+from ref_engine.spec import Pairing
+from ref_engine.weights import Weight
+
+
+def _f32(x: NDArray[Any]) -> F32:
+    return np.ascontiguousarray(x, np.float32)
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The kernels of one instruction set on n_threads threads. One call at a time: the scratch is shared."""
+
+    table: native.Table
+    n_threads: int
+
+    def packed(self, weight: Weight) -> native.Packed:
+        """The weight in interleaved rows, made at its first use and kept with it."""
+        kept: native.Packed | None = weight.kept.get("rows of 16")
+        if kept is None:
+            rows = int(np.prod(weight.shape[:-1], dtype=np.int64))
+            kept = native.Packed(weight.type.name, weight.data, rows, weight.shape[-1], self.n_threads)
+            weight.kept["rows of 16"] = kept
+        return kept
+
+    def linear(self, x: F32, weight: Weight, bias: F32 | None = None) -> F32:
+        """As reference linear_q8: x (T, columns), weight (rows, columns), bias (rows,) -> (T, rows)."""
+        return self.linears(x, [(weight, bias)])[0]
+
+    def linears(self, x: F32, maps: Sequence[Map]) -> list[F32]:
+        """As reference linears_q8; x is rounded once for all weights of a kind."""
+        x = _f32(x)
+        for weight, _ in maps:
+            if x.shape[-1] != weight.shape[-1]:
+                raise ValueError(f"{weight.name}: input of width {x.shape[-1]}, weight of width {weight.shape[-1]}")
+        ys = [np.empty((x.shape[0], weight.shape[0]), np.float32) for weight, _ in maps]
+        blocks = []
+        for (weight, _), y in zip(maps, ys, strict=True):
+            if weight.is_plain:
+                self.table.plain(x, weight.data, weight.type.name, y, self.n_threads)
+            else:
+                blocks.append((self.packed(weight), y))
+        if blocks:
+            self.table.linears(x, blocks, self.n_threads)
+        return [y if bias is None else y + bias for (_, bias), y in zip(maps, ys, strict=True)]
+
+    def rms_norm(self, x: F32, weight: F32 | None, eps: float) -> F32:
+        """As reference rms_norm: (..., D) -> (..., D)."""
+        x = _f32(x)
+        y = np.empty_like(x)
+        n = x.shape[-1]
+        self.table.rms_norm(x.reshape(-1, n), weight, eps, y.reshape(-1, n), self.n_threads)
+        return y
+
+    def rope(self, x: F32, cos: F32, sin: F32, pairing: Pairing) -> F32:
+        """As reference rope: x (T, H, Hd), cos and sin (T, n_rot / 2)."""
+        x = _f32(x)
+        y = np.empty_like(x)
+        self.table.rope(x, cos, sin, pairing == "adjacent", y, self.n_threads)
+        return y
+
+    def attend(
+        self,
+        q: F32,
+        k: NDArray[Any],
+        v: NDArray[Any],
+        positions: NDArray[np.int64],
+        *,
+        scale: float,
+        window: int | None = None,
+        cap: float | None = None,
+        tap: Tap | None = None,
+    ) -> F32:
+        """As reference attend_ordered: q (T, H, Hd), k and v (S, K, Hd) float32 or float16 -> (T, H * Hd)."""
+        if tap is not None:
+            return attention.attend_ordered(q, k, v, positions, scale=scale, window=window, cap=cap, tap=tap)
+        out: F32 = np.empty((q.shape[0], q.shape[1] * q.shape[2]), np.float32)
+        half = k.dtype == np.float16
+        kind = np.float16 if half else np.float32
+        k, v = np.ascontiguousarray(k, kind), np.ascontiguousarray(v, kind)
+        self.table.attend(
+            _f32(q),
+            k.view(np.uint8),
+            v.view(np.uint8),
+            half,
+            positions,
+            scale,
+            window or 0,
+            cap or 0.0,
+            1 / cap if cap else 0.0,
+            out,
+            self.n_threads,
+        )
+        return out
+
+    def glu(self, gate: F32, up: F32, activation: str) -> F32:
+        """As reference glu: (T, F), (T, F) -> (T, F). Raises ValueError for an unknown activation."""
+        y = np.empty(gate.shape, np.float32)
+        self.table.glu(activation, _f32(gate), _f32(up), y, self.n_threads)
+        return y
+
+    def soft_cap(self, x: F32, cap: float) -> F32:
+        """As reference soft_cap, any shape."""
+        x = _f32(x)
+        y = np.empty_like(x)
+        self.table.soft_cap(x.reshape(-1), 1 / cap, cap, y.reshape(-1), self.n_threads)
+        return y

@@ -1,0 +1,127 @@
+"""Everything of a layer but its matrix products: the bits of the functions in reference/."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ref_engine.kernels.ops import Kernels
+from ref_engine.reference.attention import attend_ordered, soft_cap
+from ref_engine.reference.ffn import glu
+from ref_engine.reference.norm import rms_norm
+from ref_engine.reference.rope import rope
+
+F32 = NDArray[np.float32]
+Same = Callable[[F32, F32], None]
+
+
+def numbers(*shape: int, seed: int = 0, size: float = 1) -> F32:
+    return (np.random.default_rng(seed).standard_normal(shape) * size).astype(np.float32)
+
+
+def every_kind() -> F32:
+    """Random bits, both zeros, both infinities, NaN, the ends of exp, and a fine grid between them: (1, n)."""
+    bits = np.random.default_rng(3).integers(0, 1 << 32, 50000, np.uint32).view(np.float32)
+    ends = [0.0, -0.0, np.inf, -np.inf, np.nan, 88.72284, 88.72283, -103.97208, -103.97209, 0.625, -0.625]
+    return np.concatenate([bits, np.array(ends, np.float32), np.linspace(-110, 110, 20001, dtype=np.float32)])[None]
+
+
+@pytest.mark.parametrize("activation", ["silu", "gelu", "relu"])
+def test_glu(activation: str, kernels: Kernels, same_bits: Same) -> None:
+    x = every_kind()
+    with np.errstate(all="ignore"):
+        same_bits(kernels.glu(x, np.ones_like(x), activation), glu(x, np.ones_like(x), activation))
+    for shape in ((1, 1), (3, 17), (2, 40000)):
+        gate, up = numbers(*shape, size=5), numbers(*shape, seed=1)
+        same_bits(kernels.glu(gate, up, activation), glu(gate, up, activation))
+
+
+def test_soft_cap(kernels: Kernels, same_bits: Same) -> None:
+    with np.errstate(all="ignore"):
+        same_bits(kernels.soft_cap(every_kind(), 30.0), soft_cap(every_kind(), 30.0))
+
+
+def test_rms_norm(kernels: Kernels, same_bits: Same) -> None:
+    for shape in ((1, 1), (2, 15), (3, 2, 16), (5, 100), (64, 640)):
+        x, weight = numbers(*shape), numbers(shape[-1], seed=1)
+        same_bits(kernels.rms_norm(x, weight, 1e-6), rms_norm(x, weight, 1e-6))
+        same_bits(kernels.rms_norm(x, None, 1e-5), rms_norm(x, None, 1e-5))
+    for size in (0.0, 1e-30, 1e30):
+        with np.errstate(all="ignore"):
+            same_bits(
+                kernels.rms_norm(numbers(2, 33, size=size), None, 0.0), rms_norm(numbers(2, 33, size=size), None, 0.0)
+            )
+
+
+@pytest.mark.parametrize("pairing", ["adjacent", "halves"])
+def test_rope(pairing: str, kernels: Kernels, same_bits: Same) -> None:
+    for tokens, heads, width, half in ((1, 1, 2, 1), (3, 2, 10, 3), (40, 9, 64, 32)):
+        x, cos, sin = numbers(tokens, heads, width), numbers(tokens, half, seed=1), numbers(tokens, half, seed=2)
+        same_bits(kernels.rope(x, cos, sin, pairing), rope(x, cos, sin, pairing))  # type: ignore[arg-type]
+
+
+# T, H, K, Hd, S, window, cap: decode, prefill, parts of a prompt, widths that are no multiple of the lanes
+ATTENTIONS = [
+    (1, 1, 1, 16, 1, None, None),
+    (1, 4, 2, 64, 33, None, None),
+    (2, 4, 1, 40, 37, None, None),
+    (3, 3, 3, 5, 64, 9, None),
+    (17, 4, 2, 80, 50, 7, None),
+    (64, 2, 1, 256, 64, None, 30.0),
+    (23, 6, 3, 64, 41, 3, 20.0),
+]
+
+
+@pytest.mark.parametrize("case", ATTENTIONS, ids=str)
+@pytest.mark.parametrize("kind", [np.float16, np.float32])
+def test_attend(case: tuple[int, ...], kind: type, kernels: Kernels, same_bits: Same) -> None:
+    tokens, heads, kv, width, keys, window, cap = case
+    q, k, v = numbers(tokens, heads, width, size=3), numbers(keys, kv, width, seed=1), numbers(keys, kv, width, seed=2)
+    positions = np.arange(keys - tokens, keys)
+    options = dict(scale=width**-0.5, window=window, cap=cap)
+    args = (q, k.astype(kind), v.astype(kind), positions)
+    same_bits(kernels.attend(*args, **options), attend_ordered(*args, **options))
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32])
+def test_attend_with_values_that_are_not_finite(kind: type, kernels: Kernels, same_bits: Same) -> None:
+    """A later token's infinity reaches no earlier one; a NaN score makes its own query's output NaN."""
+    q, k, v = numbers(9, 2, 32), numbers(20, 1, 32, seed=1).astype(kind), numbers(20, 1, 32, seed=2).astype(kind)
+    v[15, 0, 3], k[17, 0, 4], k[19, 0, 5] = np.inf, np.nan, -np.inf
+    positions = np.arange(11, 20)
+    with np.errstate(invalid="ignore"):
+        want = attend_ordered(q, k, v, positions, scale=0.2)
+        got = kernels.attend(q, k, v, positions, scale=0.2)
+    same_bits(got, want)
+    assert np.isfinite(got[:4]).all() and np.isinf(got[4, 3]) and np.isnan(got[6:]).all()
+
+
+def test_attend_does_not_depend_on_the_split(kernels: Kernels, same_bits: Same) -> None:
+    q, k, v = numbers(21, 4, 64), numbers(21, 2, 64, seed=1), numbers(21, 2, 64, seed=2)
+    whole = kernels.attend(q, k, v, np.arange(21), scale=0.125, window=6)
+    for t in range(21):
+        one = kernels.attend(q[t : t + 1], k[: t + 1], v[: t + 1], np.array([t]), scale=0.125, window=6)
+        same_bits(one[0], whole[t])
+
+
+def test_shapes_and_positions_that_do_not_fit_are_refused(kernels: Kernels) -> None:
+    q, k = numbers(2, 4, 16), numbers(5, 2, 16)
+    with pytest.raises(ValueError, match="position -1 sees none"):
+        kernels.attend(q, k, k, np.array([-1, 4]), scale=1.0)
+    with pytest.raises(ValueError, match="position 9 sees none of 5 keys"):
+        kernels.attend(q, k, k, np.array([4, 9]), scale=1.0, window=5)
+    with pytest.raises(ValueError, match="differ in shape"):
+        kernels.attend(q, k, k[:4], np.array([3, 4]), scale=1.0)
+    with pytest.raises(ValueError, match="shapes do not fit"):
+        kernels.attend(numbers(2, 3, 16), k, k, np.array([3, 4]), scale=1.0)
+    with pytest.raises(ValueError, match="positions"):
+        kernels.attend(q, k, k, np.array([4]), scale=1.0)
+    with pytest.raises(ValueError, match="shapes do not fit"):
+        kernels.rms_norm(q, numbers(15), 1e-6)
+    with pytest.raises(ValueError, match="shapes do not fit"):
+        kernels.rope(q, numbers(2, 9), numbers(2, 9), "halves")
+    with pytest.raises(ValueError, match="shapes do not fit"):
+        kernels.glu(numbers(2, 3), numbers(2, 4), "silu")
+    with pytest.raises(ValueError, match="swish"):
+        kernels.glu(numbers(2, 3), numbers(2, 3), "swish")
