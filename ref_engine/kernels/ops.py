@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ref_engine.compat import native
+from ref_engine.compat import has_kernels, native
+from ref_engine.files.types import GGMLType
 from ref_engine.reference import attention
 from ref_engine.reference.attention import Tap
-from ref_engine.reference.linear import Map
+from ref_engine.reference.linear import Map, linear_q8
 from ref_engine.reference.sums import F32
 from ref_engine.spec import Pairing
 from ref_engine.weights import Weight
@@ -24,6 +25,11 @@ from ref_engine.weights import Weight
 
 def _f32(x: NDArray[Any]) -> F32:
     return np.ascontiguousarray(x, np.float32)
+
+
+def has_kernel(type: GGMLType) -> bool:
+    """Whether products with weights of this type are compiled. The others run the definition, with the same bits."""
+    return has_kernels and type.name in (*native.BLOCK_KINDS, *native.PLAIN_KINDS)
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,9 @@ class Kernels:
         return self.linears(x, [(weight, bias)])[0]
 
     def linears(self, x: F32, maps: Sequence[Map]) -> list[F32]:
-        """As reference linears_q8; x is rounded once for all weights of a kind."""
+        """As reference linears_q8; x is rounded once for all weights of a kind.
+
+        Types without a kernel (`has_kernel`) take the reference product."""
         x = _f32(x)
         for weight, _ in maps:
             if x.shape[-1] != weight.shape[-1]:
@@ -55,7 +63,9 @@ class Kernels:
         ys = [np.empty((x.shape[0], weight.shape[0]), np.float32) for weight, _ in maps]
         blocks = []
         for (weight, _), y in zip(maps, ys, strict=True):
-            if weight.is_plain:
+            if not has_kernel(weight.type):
+                y[...] = linear_q8(x, weight)
+            elif weight.is_plain:
                 self.table.plain(x, weight.data, weight.type.name, y, self.n_threads)
             else:
                 blocks.append((self.packed(weight), y))

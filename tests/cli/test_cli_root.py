@@ -12,7 +12,7 @@ from ref_engine.cli import main
 from ref_engine.errors import RefEngineError
 from ref_engine.version import __version__
 
-COMMANDS = ("run", "pull", "list", "show", "cp", "rm", "tokenize", "logits", "perplexity", "plan")
+COMMANDS = ("run", "pull", "list", "show", "cp", "rm", "tokenize", "logits", "perplexity", "plan", "quantize")
 
 
 def only_line(result: Result) -> str:

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ref_engine.files.types import GGMLType
-from ref_engine.kernels.ops import Kernels
+from ref_engine.kernels.ops import Kernels, has_kernel
 from ref_engine.quant.types import BLOCK_TYPES, PLAIN_TYPES
 from ref_engine.reference.linear import linear_q8, linears_q8
 from ref_engine.weights import Weight
@@ -15,7 +15,8 @@ from ref_engine.weights import Weight
 F32 = NDArray[np.float32]
 Same = Callable[[F32, F32], None]
 Make = Callable[..., Weight]
-TYPES = [*BLOCK_TYPES, *PLAIN_TYPES]
+BLOCKS = [t for t in BLOCK_TYPES if has_kernel(t)]
+TYPES = [*BLOCKS, *(t for t in PLAIN_TYPES if has_kernel(t))]
 # tokens, rows, blocks: one of each, whole and broken tiles of tokens, whole and broken groups of 16 rows
 SHAPES = [(1, 1, 1), (2, 16, 2), (3, 33, 3), (17, 47, 2), (64, 32, 1)]
 
@@ -59,7 +60,7 @@ def test_extreme_values(type: GGMLType, kernels: Kernels, make_weight: Make, sam
     same_bits(kernels.linear(x, weight), want)
 
 
-@pytest.mark.parametrize("type", [t for t in BLOCK_TYPES], ids=lambda t: t.name)
+@pytest.mark.parametrize("type", BLOCKS, ids=lambda t: t.name)
 def test_largest_integers(type: GGMLType, kernels: Kernels, same_bits: Same) -> None:
     """All bits of the weights set, or none, against activations of -127 and 127: no sum may saturate or wrap."""
     block = BLOCK_TYPES[type]
@@ -105,3 +106,11 @@ def test_shapes_that_do_not_fit_are_refused(kernels: Kernels, make_weight: Make)
         table.linears(np.zeros((2, 128), np.float32)[:, ::2], [(packed, np.zeros((2, 16), np.float32))], 1)
     with pytest.raises(ValueError, match="n_threads is 0"):
         table.linears(x, [(packed, np.zeros((2, 16), np.float32))], 0)
+
+
+def test_a_type_without_a_kernel_takes_the_definition(kernels: Kernels, make_weight: Make, same_bits: Same) -> None:
+    assert not has_kernel(GGMLType.IQ4_XS)
+    weights = [make_weight(type, 5, 512, 1) for type in (GGMLType.IQ4_XS, GGMLType.Q4_K)]
+    x = np.random.default_rng(2).standard_normal((3, 512)).astype(np.float32)
+    for got, weight in zip(kernels.linears(x, [(w, None) for w in weights]), weights, strict=True):
+        same_bits(got, linear_q8(x, weight))
