@@ -9,6 +9,7 @@ MODEL ?= smollm2
 $(VENV)/run.stamp: pyproject.toml setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@$(BIN)/python -c "from ref_engine import compat; print('ref-engine:', compat.why_no_kernels or 'kernels compiled')"
 	touch $@
 
 # and what the tests need
