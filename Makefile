@@ -5,17 +5,23 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 MODEL ?= smollm2
 
-# the engine alone: enough to run a model
-$(VENV)/run.stamp: pyproject.toml setup.py
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
+SAY := $(BIN)/python -c "from ref_engine import compat; print('ref-engine:', compat.why_no_kernels or 'kernels compiled')"
+
+$(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
-	@$(BIN)/python -c "from ref_engine import compat; print('ref-engine:', compat.why_no_kernels or 'kernels compiled')"
+
+# the engine alone: enough to run a model
+$(VENV)/run.stamp: pyproject.toml setup.py | $(BIN)/python
+	$(INSTALL) .
+	@$(SAY)
 	touch $@
 
-# and what the tests need
-$(VENV)/test.stamp: $(VENV)/run.stamp
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
-	touch $@
+# the engine and what the tests need
+$(VENV)/test.stamp: pyproject.toml setup.py | $(BIN)/python
+	$(INSTALL) '.[test]'
+	@$(SAY)
+	touch $@ $(VENV)/run.stamp
 
 # chat with the default model; PROMPT="..." answers once. Fetches the model first if need be, checked by sha256
 .PHONY: run
