@@ -6,19 +6,20 @@ BIN := $(VENV)/bin
 MODEL ?= smollm2
 
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
+KERNELS := $(wildcard ref_engine/kernels/*.pyx ref_engine/kernels/c/*)
 SAY := $(BIN)/python -c "from ref_engine import compat; print('ref-engine:', compat.why_no_kernels or 'kernels compiled')"
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # the engine alone: enough to run a model
-$(VENV)/run.stamp: pyproject.toml setup.py | $(BIN)/python
+$(VENV)/run.stamp: pyproject.toml setup.py $(KERNELS) | $(BIN)/python
 	$(INSTALL) .
 	@$(SAY)
 	touch $@
 
 # the engine and what the tests need
-$(VENV)/test.stamp: pyproject.toml setup.py | $(BIN)/python
+$(VENV)/test.stamp: pyproject.toml setup.py $(KERNELS) | $(BIN)/python
 	$(INSTALL) '.[test]'
 	@$(SAY)
 	touch $@ $(VENV)/run.stamp

@@ -35,6 +35,8 @@ class BuildKernels(build_ext):
 
     def compile_units(self, ext: Extension) -> None:
         """The C bodies as objects to link with the extension."""
+        if not self.accepts([], link=True):
+            raise CompileError(f"no working C compiler ({' '.join(self.compiler.compiler)})")
         openmp = ["-fopenmp"] if self.accepts(["-fopenmp"], link=True) else []
         if not openmp:
             print("ref-engine: the compiler has no OpenMP, kernels will run on one thread", file=sys.stderr)
@@ -69,6 +71,7 @@ class BuildKernels(build_ext):
 
 
 def kernels() -> list[Extension]:
+    """The one extension, which installs without if it does not compile."""
     from Cython.Build import cythonize
 
     headers = sorted(str(p) for p in Path(C).glob("*.h"))
@@ -77,9 +80,11 @@ def kernels() -> list[Extension]:
         ["ref_engine/kernels/_native.pyx"],
         include_dirs=[C],
         depends=headers,
-        optional=True,
     )
-    return cythonize([native], build_dir="build/cython")
+    extensions = cythonize([native], build_dir="build/cython")
+    for extension in extensions:
+        extension.optional = True  # cythonize makes them anew and would drop it
+    return extensions
 
 
 setup(
