@@ -5,8 +5,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 MODEL ?= smollm2
 
-# the engine alone: enough to run a model
-$(VENV)/run.stamp: pyproject.toml setup.py $(wildcard ref_engine/kernels/*.pyx ref_engine/kernels/c/*)
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
+KERNELS := $(wildcard ref_engine/kernels/*.pyx ref_engine/kernels/c/*)
+SAY := $(BIN)/python -c "from ref_engine import compat; print('ref-engine:', compat.why_no_kernels or 'kernels compiled')"
+
+$(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # the engine alone: enough to run a model
