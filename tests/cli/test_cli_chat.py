@@ -265,6 +265,7 @@ def test_a_chat(tmp_path: Path) -> None:
         screen.expect("prompt  2 tokens")
         screen.expect(">>> ")
 
+        time.sleep(0.5)  # until the prompt is being read: an interrupt just before that waits for the next key
         screen.type("half a message\x03")
         screen.expect("Ctrl-D or /bye to leave")
         screen.expect(">>> ")
