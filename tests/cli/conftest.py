@@ -1,18 +1,13 @@
-import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from bigram import write_bigram
 from click.testing import CliRunner, Result
+from commands import Invoke, Process, environment
 
 from ref_engine.cli import main
-
-ROOT = Path(__file__).parents[2]
-Invoke = Callable[..., Result]
-Process = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
 
 @pytest.fixture(autouse=True)
@@ -41,10 +36,6 @@ def invoke() -> Invoke:
         return CliRunner().invoke(main, list(args), input=input)
 
     return call
-
-
-def environment(**extra: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), **extra}
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from bigram import byte, write_bigram
-from conftest import environment
+from commands import environment
 
 from ref_engine import load
 from ref_engine.cli.session import Session, Settings

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bigram import LOGIT, N_VOCAB, byte
-from conftest import Invoke
+from commands import Invoke
 
 P_FOLLOWER = math.exp(LOGIT) / (math.exp(LOGIT) + N_VOCAB - 1)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Invoke, Process
+from commands import Invoke, Process
 
 from ref_engine.files import GGMLType, open_gguf, write_gguf
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
-from conftest import Invoke, Process, environment
+from commands import Invoke, Process, environment
 
 from ref_engine.cli import main
 from ref_engine.errors import RefEngineError

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from bigram import write_bigram
-from conftest import Invoke, Process, environment
+from commands import Invoke, Process, environment
 
 from ref_engine.cli.presets import preset_of
 from ref_engine.errors import StoreError

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from conftest import Invoke
+from commands import Invoke
 
 from ref_engine.library import Store
 
