@@ -51,14 +51,28 @@ assets: $(VENV)/test.stamp
 docs: $(VENV)/test.stamp
 	$(BIN)/python docs/make_cli.py
 
-# golden data anew, from llama.cpp and transformers; a 20-minute build the first time
+# golden data anew, from llama.cpp and transformers; a 20-minute build the first time, and half an hour of computing
+CACHE ?= $(HOME)/.cache/ref-engine
+SMOLLM2 := $(CACHE)/models/smollm2-135m-instruct-q4_1.gguf
+GEMMA3 := $(CACHE)/models/gemma-3-270m-q4_k_m.gguf
+MAKE_GOLDEN := .venv-golden/bin/python golden/make
 .PHONY: golden
-golden:
+golden: assets
 	$(PYTHON) -m venv .venv-golden
 	.venv-golden/bin/python -m pip install --quiet --editable '.[golden]'
-	for part in ops zoo real_models transformers_models rope tokenizers tokenizers_other chat sampling; do \
-		.venv-golden/bin/python golden/make/$$part.py || exit 1; done
-	.venv-golden/bin/python golden/make/manifest.py
+	$(MAKE_GOLDEN)/ops.py
+	$(MAKE_GOLDEN)/zoo.py
+	$(MAKE_GOLDEN)/transformers_models.py
+	$(MAKE_GOLDEN)/rope.py
+	$(MAKE_GOLDEN)/real_models.py --model smollm2=$(SMOLLM2) --f32 smollm2=$(CACHE)/smollm2-f32.gguf \
+		--model gemma3=$(GEMMA3) --f32 gemma3=$(CACHE)/gemma3-f32.gguf
+	$(MAKE_GOLDEN)/tokenizers_bpe.py --models $(CACHE)/vocabs
+	$(MAKE_GOLDEN)/tokenizers_other.py --models $(CACHE)/vocabs --gemma $(GEMMA3)
+	$(MAKE_GOLDEN)/chat.py --templates $(CACHE)/templates
+	$(MAKE_GOLDEN)/sampling.py --model $(SMOLLM2)
+	$(MAKE_GOLDEN)/quant.py --model $(SMOLLM2)
+	$(MAKE_GOLDEN)/quant_files.py
+	$(MAKE_GOLDEN)/manifest.py
 
 .PHONY: clean
 clean:

@@ -89,3 +89,9 @@ def test_nothing_names_a_machine() -> None:
         if path != Path(__file__):
             hit = pattern.search(path.read_text())
             assert hit is None, f"{path.relative_to(ROOT)}: {hit}"
+
+
+def test_make_golden_names_generators_that_exist() -> None:
+    named = re.findall(r"\$\(MAKE_GOLDEN\)/(\w+\.py)", (ROOT / "Makefile").read_text())
+    assert len(named) > 10
+    assert [name for name in named if not (ROOT / "golden" / "make" / name).exists()] == []
