@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -138,9 +138,19 @@ class Weights(Mapping[str, Weight]):
         return len(self._all)
 
     def check(self, name: str, shape: tuple[int, ...]) -> None:
-        """Raises ModelError, naming the tensor, if it is missing, misshapen or of a type without a definition."""
+        """Raises ModelError, naming the tensor, if it is missing, misshapen or of a type without a definition.
+
+        Files drop slowest axes of length 1, and some have more of them; they are made those of `shape`.
+        """
         weight = self[name]
-        if weight.shape != shape:
+        if _without_ones(weight.shape) != _without_ones(shape):
             raise ModelError(f"tensor {name} has shape {list(weight.shape)}, the metadata ask for {list(shape)}")
+        if weight.shape != shape:
+            self._all[name] = replace(weight, shape=shape, kept={})
         if not supported(weight.type):
             raise ModelError(f"tensor {name} has type {weight.type.name}, which is not supported yet")
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Without the slowest axes of length 1."""
+    return _without_ones(shape[1:]) if len(shape) > 1 and shape[0] == 1 else shape
