@@ -1,8 +1,8 @@
-"""exp, tanh and what is made of them, as written polynomials: the same bits wherever they are evaluated.
+"""exp, tanh, log and what is made of them, as written polynomials: the same bits wherever they are evaluated.
 
 A library's exp may differ in the last bit from one version to the next. These are float32 multiplications and
-additions in the order written, so a vector kernel can follow them exactly. Errors stay within 2 units in the last
-place of the true value. Polynomials: S. Moshier's Cephes library, single precision (expf.c, tanhf.c).
+additions in the order written, so a vector kernel can follow them exactly. Errors stay within 3 units in the last
+place of the true value. Polynomials: S. Moshier's Cephes library, single precision (expf.c, tanhf.c, logf.c).
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ _EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.66
 _EXP_MAX = np.float32(88.72283905206835)  # above: infinity
 _EXP_MIN = np.float32(-103.97208)  # below: zero
 _TANH = (-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1)
+_SQRT_HALF = np.float32(0.707106781186547524)
+_LOG = (7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1) + (
+    -1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1,
+)  # fmt: skip
 _GELU_A = np.float32(0.044715)
 _GELU_B = np.float32(0.79788456080286535587989211986876)  # sqrt(2 / pi)
 _GELU_QUICK = np.float32(-1.702)
@@ -81,3 +85,27 @@ def relu_sqr(x: F32) -> F32:
     """max(x, 0)**2 (So et al. 2021, Primer)."""
     y = relu(x)
     return y * y
+
+
+def log(x: F32) -> F32:
+    """Natural logarithm of normal positive numbers: x = m 2**e with m in [sqrt(1/2), sqrt(2)), log m by polynomial."""
+    m, e = np.frexp(x)
+    small = m < _SQRT_HALF
+    m = (np.where(small, m + m, m) - np.float32(1)).astype(np.float32)
+    n = (e - small).astype(np.float32)
+    z = m * m
+    y = _polynomial(_LOG, m) * m * z + n * _LN2_LOW - np.float32(0.5) * z
+    return (m + y + n * _LN2_HIGH).astype(np.float32, copy=False)
+
+
+def softplus(x: F32) -> F32:
+    """log(1 + e**x) = max(x, 0) + log(1 + e**-|x|) (ggml_softplus).
+
+    What 1 + e**-|x| loses in rounding is put back by a factor (Higham 2002, section 1.14.1).
+    """
+    small = exp(-np.abs(x))
+    u = np.float32(1) + small
+    lost = u == np.float32(1)
+    kept = np.where(lost, np.float32(1), u - np.float32(1))
+    log1p = np.where(lost, small, log(u) * (small / kept))
+    return (np.maximum(x, np.float32(0)) + log1p).astype(np.float32, copy=False)
