@@ -9,15 +9,17 @@ import numpy as np
 
 from ref_engine.blocks.attention import attention
 from ref_engine.blocks.ffn import ffn
+from ref_engine.blocks.kda import kda
 from ref_engine.blocks.site import Site
 from ref_engine.reference.sums import F32
-from ref_engine.spec import AttentionSpec, FfnSpec, LayerSpec
+from ref_engine.spec import AttentionSpec, FfnSpec, KdaSpec, LayerSpec
 from ref_engine.spec.parts import Part
 
 # How each kind of part is computed: (x (T, D), its spec, its place) -> (T, D)
 PARTS: dict[type, Callable[[F32, Any, Site], F32]] = {
     AttentionSpec: attention,
     FfnSpec: ffn,
+    KdaSpec: kda,
 }
 
 

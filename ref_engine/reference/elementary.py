@@ -20,7 +20,8 @@ _EXP_MAX = np.float32(88.72283905206835)  # above: infinity
 _EXP_MIN = np.float32(-103.97208)  # below: zero
 _TANH = (-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1)
 _SQRT_HALF = np.float32(0.707106781186547524)
-_LOG = (7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1) + (
+_LOG = (
+    7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1,
     -1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1,
 )  # fmt: skip
 _GELU_A = np.float32(0.044715)
@@ -91,11 +92,11 @@ def log(x: F32) -> F32:
     """Natural logarithm of normal positive numbers: x = m 2**e with m in [sqrt(1/2), sqrt(2)), log m by polynomial."""
     m, e = np.frexp(x)
     small = m < _SQRT_HALF
-    m = (np.where(small, m + m, m) - np.float32(1)).astype(np.float32)
+    m = np.where(small, m + m, m) - np.float32(1)
     n = (e - small).astype(np.float32)
     z = m * m
-    y = _polynomial(_LOG, m) * m * z + n * _LN2_LOW - np.float32(0.5) * z
-    return (m + y + n * _LN2_HIGH).astype(np.float32, copy=False)
+    y: F32 = _polynomial(_LOG, m) * m * z + n * _LN2_LOW - np.float32(0.5) * z
+    return m + y + n * _LN2_HIGH
 
 
 def softplus(x: F32) -> F32:

@@ -27,3 +27,9 @@ def layer_norm(x: F32, weight: F32 | None, bias: F32 | None, eps: float) -> F32:
     y: F32 = centred * (np.float32(1) / np.sqrt(variance + np.float32(eps)))[..., None]
     y = y if weight is None else y * weight
     return y if bias is None else y + bias
+
+
+def l2_norm(x: F32, eps: float) -> F32:
+    """x / sqrt(sum(x**2) + eps) over the last axis: (..., D) -> (..., D)."""
+    y: F32 = x * (np.float32(1) / np.sqrt(lane_sum(x * x) + np.float32(eps)))[..., None]
+    return y

@@ -6,6 +6,7 @@ of a layer is a frozen value that also says which tensors it needs (`rules`) and
 
 from ref_engine.spec.attention import AttentionSpec
 from ref_engine.spec.ffn import FfnSpec
+from ref_engine.spec.kda import KdaSpec
 from ref_engine.spec.layer import LayerSpec
 from ref_engine.spec.model import ModelSpec, tensor_rules
 from ref_engine.spec.norm import NormSpec
@@ -15,6 +16,7 @@ from ref_engine.spec.rope import Pairing, RopeSpec
 __all__ = [
     "AttentionSpec",
     "FfnSpec",
+    "KdaSpec",
     "LayerSpec",
     "Memory",
     "ModelSpec",
