@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,7 @@ class Pass:
     ropes: RopeTables
     tap: LayerTap
     tracing: bool
+    kept: dict[str, Any] = field(default_factory=dict)  # what a layer leaves for later layers of this pass
 
     @cached_property
     def positions(self) -> NDArray[np.int64]:
@@ -83,7 +85,17 @@ class Site:
         return self[f"{name}.weight"], self.vector(f"{name}.bias")
 
     def linear(self, x: F32, name: str) -> F32:
-        return self.ops.linear(x, *self.map(name))
+        return self.linears(x, [name])[0]
+
+    def linears(self, x: F32, names: Sequence[str]) -> list[F32]:
+        """Several maps of one input. A map with a `name.scale` is multiplied by that number before its bias."""
+        maps = [self.map(name) for name in names]
+        scales = [self.vector(f"{name}.scale") for name in names]
+        if all(scale is None for scale in scales):
+            return self.ops.linears(x, maps)
+        ys = self.ops.linears(x, [(weight, None) for weight, _ in maps])
+        ys = [y if scale is None else y * scale for y, scale in zip(ys, scales, strict=True)]
+        return [y if bias is None else y + bias for y, (_, bias) in zip(ys, maps, strict=True)]
 
     def tap(self, name: str, value: F32) -> F32:
         """Show a value to whoever traces, under llama.cpp's name; go on with what comes back."""
