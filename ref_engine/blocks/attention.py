@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ref_engine.blocks.site import Share, Site
-from ref_engine.reference.attention import alibi_slopes, chunked_mask, full_mask
+from ref_engine.reference.attention import alibi_slopes, chunked_mask, full_mask, temperatures
+from ref_engine.reference.elementary import sigmoid
 from ref_engine.reference.sums import F32
 from ref_engine.spec import AttentionSpec, NormSpec, RopeSpec
 
@@ -19,17 +20,20 @@ def attention(x: F32, a: AttentionSpec, at: Site) -> F32:
     if a.norm_after_rope:
         q, k = head_norm(q, a.q_norm, a, at, "Qcur_normed"), head_norm(k, a.k_norm, a, at, "Kcur_normed")
     q, k, v = at.tap("Qcur", q), at.tap("Kcur", k), at.tap("Vcur", v)
-    y = at.tap("kqv_out", attend(q, k, v, a, at))
-    return at.linear(y, "attn_output")
+    y = at.tap("kqv_out", attend(tempered(q, a, at), k, v, a, at))
+    return at.linear(gated(y, x, a, at), "attn_output")
 
 
 def projections(x: F32, a: AttentionSpec, at: Site) -> tuple[F32, F32, F32]:
     """(T, D) -> queries (T, H, Hd), keys (T, K, Hd), values (T, K, Vd)."""
     if a.fused:
         widths = np.cumsum([a.n_head * a.head_dim, a.n_head_kv * a.head_dim])
-        q, k, v = np.split(at.linear(x, "attn_qkv"), widths, axis=-1)
+        qkv = at.linear(x, "attn_qkv")
+        if a.split_bias:
+            qkv = qkv + np.concatenate([at[f"{name}.bias"].f32() for name in ("attn_q", "attn_k", "attn_v")])
+        q, k, v = np.split(qkv, widths, axis=-1)
     else:
-        q, k, v = at.ops.linears(x, [at.map(name) for name in ("attn_q", "attn_k", "attn_v")])
+        q, k, v = at.linears(x, ["attn_q", "attn_k", "attn_v"])
     if a.clamp:
         q, k, v = (np.clip(part, np.float32(-a.clamp), np.float32(a.clamp)) for part in (q, k, v))
     return heads(q, a.n_head), heads(k, a.n_head_kv), heads(v, a.n_head_kv)
@@ -54,6 +58,23 @@ def turn(x: F32, rope: RopeSpec | None, at: Site) -> F32:
         return x
     cos, sin = at.p.ropes[rope]
     return at.ops.rope(x, cos, sin, rope.pairing)
+
+
+def tempered(q: F32, a: AttentionSpec, at: Site) -> F32:
+    """Queries by their positions' temperatures, where the layer has any: (T, H, Hd) -> (T, H, Hd)."""
+    if a.temperature is None:
+        return q
+    factors = temperatures(at.p.positions, a.temperature)
+    return at.tap("Qcur_attn_temp_scaled", q * factors[:, None, None])
+
+
+def gated(y: F32, x: F32, a: AttentionSpec, at: Site) -> F32:
+    """What the heads mixed (T, H * Vd), times the gates that the layer's input x (T, D) asks for."""
+    if a.gate == "no":
+        return y
+    gate = at.tap("attn_gate", sigmoid(at.linear(x, "attn_gate")))
+    by_head = y.reshape(y.shape[0], gate.shape[1], -1) if a.gate == "head" else y
+    return at.tap("attn_gated", (by_head * gate.reshape(*gate.shape, *[1] * (by_head.ndim - 2))).reshape(y.shape))
 
 
 def attend(q: F32, k: F32, v: F32, a: AttentionSpec, at: Site) -> F32:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ref_engine.reference.elementary import exp, tanh
 from ref_engine.reference.sums import F32, lane_matmul, lane_sum
+from ref_engine.spec.attention import Temperature
 
 Tap = Callable[[str, F32], F32]
 
@@ -53,6 +54,16 @@ def alibi_slopes(n_head: int, max_bias: float) -> F32:
     second = np.float32(2.0 ** (-max_bias / 2 / n))
     slopes = [first ** np.float32(h + 1) if h < n else second ** np.float32(2 * (h - n) + 1) for h in range(n_head)]
     return np.array(slopes, np.float32)
+
+
+def temperatures(positions: NDArray[np.int64], t: Temperature) -> F32:
+    """What queries at positions (T,) are multiplied by: ln(floor((position + offset) / step) + 1) * scale + 1.
+
+    Nakanishi 2025, "Scalable-Softmax", as in Llama 4. Returns (T,) float32, rounded from float64.
+    """
+    steps = np.floor((positions + t.offset) / t.step)
+    by_step = {n: math.log(n + 1) * t.scale + 1 for n in np.unique(steps).tolist()}
+    return np.array([by_step[n] for n in steps.tolist()], np.float32)
 
 
 def scores_blas(q: F32, k: F32) -> F32:

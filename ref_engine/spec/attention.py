@@ -11,6 +11,15 @@ from ref_engine.spec.rope import RopeSpec
 
 
 @dataclass(frozen=True)
+class Temperature:
+    """Queries grow with their position: times ln(floor((position + offset) / step) + 1) * scale + 1 (Llama 4)."""
+
+    scale: float
+    step: int
+    offset: float = 0.0
+
+
+@dataclass(frozen=True)
 class AttentionSpec:
     """H query heads over K key/value heads, keys of width head_dim, values of width v_dim.
 
@@ -35,10 +44,16 @@ class AttentionSpec:
     clamp: float = 0.0  # projections are clamped to +-clamp; 0: not
     q_norm: NormSpec | None = None
     k_norm: NormSpec | None = None
-    norm_over: Literal["head", "heads", "all"] = "head"  # one weight for all heads, one for each, or across heads
+    # one weight for all heads, one for each head, across heads, or a single number for each head
+    norm_over: Literal["head", "heads", "all", "gain"] = "head"
     norm_after_rope: bool = False
     bias: Presence = "may"
     output_bias: Presence = "no"
+    # attn_gate: what the heads mix is multiplied by the sigmoid of a map of the layer's input, a number for each head
+    # or for each feature
+    gate: Literal["no", "head", "feature"] = "no"
+    temperature: Temperature | None = None
+    split_bias: bool = False  # a fused matrix with separate biases for queries, keys and values
 
     @property
     def value_dim(self) -> int:
@@ -49,17 +64,24 @@ class AttentionSpec:
         q_width, k_width, v_width = h * self.head_dim, k * self.head_dim, k * self.value_dim
         out = h * self.value_dim
         if self.fused:
-            rules = linear("attn_qkv", q_width + k_width + v_width, d_model, self.bias)
+            rules = linear("attn_qkv", q_width + k_width + v_width, d_model, "no" if self.split_bias else self.bias)
         else:
             rules = linear("attn_q", q_width, d_model, self.bias)
             rules |= linear("attn_k", k_width, d_model, self.bias)
             rules |= linear("attn_v", v_width, d_model, self.bias)
+        if self.split_bias:
+            for name, width in (("attn_q", q_width), ("attn_k", k_width), ("attn_v", v_width)):
+                rules |= tensor(f"{name}.bias", (width,))
+        if self.gate != "no":
+            rules |= linear("attn_gate", h if self.gate == "head" else out, d_model, "no")
         rules |= linear("attn_output", d_model, out, self.output_bias)
+        for name in (("attn_qkv",) if self.fused else ("attn_q", "attn_k", "attn_v")) + ("attn_output",):
+            rules |= tensor(f"{name}.scale", (1,), "may")
         rules |= tensor("attn_sinks.weight", (h,), self.sinks)
         for norm, n in ((self.q_norm, h), (self.k_norm, k)):
             if norm is not None:
-                width = n * self.head_dim if self.norm_over == "all" else self.head_dim
-                rules |= norm.rules(width, n if self.norm_over == "heads" else None)
+                width = {"all": n * self.head_dim, "gain": 1}.get(self.norm_over, self.head_dim)
+                rules |= norm.rules(width, n if self.norm_over in ("heads", "gain") else None)
         return rules
 
     def memory(self) -> Memory:
