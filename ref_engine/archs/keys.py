@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,36 @@ from ref_engine.spec.parts import Presence
 
 _MISSING = object()
 _LARGEST = 1 << 31  # no width, count or length in a real model is larger
+
+
+@dataclass(frozen=True)
+class Yarn:
+    """YaRN (Peng et al. 2023) beyond what every file may say of it.
+
+    ext_factor:  share of extrapolation; None: 1 with rope.scaling.type yarn, else 0
+    attn_factor: factor on cosines and sines where ext_factor is 0
+    log_mul, mscale: the magnitude is that of mscale over that of log_mul, in place of that of 1 (DeepSeek 2)
+    """
+
+    ext_factor: float | None = None
+    attn_factor: float = 1.0
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    log_mul: float = 0.0
+    mscale: float = 1.0
+
+    def magnitude(self, factor: float, ext_factor: float) -> float:
+        """What cosines and sines are multiplied by where positions are stretched by `factor`."""
+        if ext_factor == 0:
+            return self.attn_factor
+        if self.log_mul:
+            return yarn_magnitude(factor, self.mscale) / yarn_magnitude(factor, self.log_mul)
+        return yarn_magnitude(factor)
+
+
+def yarn_magnitude(factor: float, mscale: float = 1.0) -> float:
+    """1 + 0.1 mscale ln(factor), and 1 where nothing is stretched."""
+    return 1.0 if factor <= 1 else 1 + 0.1 * mscale * math.log(factor)
 
 
 class Heads(NamedTuple):
@@ -123,6 +153,10 @@ class Keys:
         """The embedding matrix is the output matrix too."""
         return "output.weight" not in self.tensors
 
+    @property
+    def causal(self) -> bool:
+        return self.boolean("attention.causal", True)
+
     def heads(self, swa: bool = False) -> list[Heads]:
         """The heads of each layer (swa: with the widths of layers with a sliding window, where they differ)."""
         n_head = self.per_layer("attention.head_count", least=0)
@@ -146,7 +180,7 @@ class Keys:
         """
         if self.n_ctx is not None:
             return self.n_ctx, self.n_ctx
-        longrope = self.text("rope.scaling.type", "linear") == "longrope"
+        longrope = "rope_factors_long.weight" in self.tensors
         return min(self.n_ctx_orig, self.n_ctx_train) if longrope else self.n_ctx_train, self.n_ctx_train
 
     @property
@@ -156,7 +190,10 @@ class Keys:
     def model(self, layers: Iterable[LayerSpec], **features: Any) -> ModelSpec:
         """The ModelSpec of these layers, with what every family reads in the same way and `features` of its own."""
         n_ctx, n_ctx_most = self.contexts()
-        features.setdefault("ignored", self.ahead)
+        # input_scale is for products in 4-bit floats, which no CPU of llama.cpp's does
+        features["ignored"] = (*self.ahead, "blk.*.input_scale", *features.get("ignored", ()))
+        features.setdefault("tied", self.tied)
+        features.setdefault("causal", self.causal)
         if "output_norm" not in features:
             features["output_norm"] = self.rms("output_norm")
         return ModelSpec(
@@ -167,7 +204,6 @@ class Keys:
             n_ctx=n_ctx,
             n_ctx_most=n_ctx_most,
             layers=tuple(layers),
-            tied=self.tied,
             **features,
         )
 
@@ -179,38 +215,90 @@ class Keys:
         """A LayerNorm of the tensors `name.weight` and `name.bias`."""
         return NormSpec(name, self.real("attention.layer_norm_epsilon"), "layer", bias=bias, **features)
 
-    def rope(self, head_dim: int, pairing: Pairing) -> RopeSpec:
+    def rope(
+        self,
+        head_dim: int,
+        pairing: Pairing,
+        *,
+        yarn: Yarn | None = None,
+        n_rot: int | None = None,
+        factors: Literal["by type", "longrope", "none"] = "by type",
+        **features: Any,
+    ) -> RopeSpec:
         """Rotary embedding with the scaling that the metadata and the factor tensors ask for.
 
-        Source: llama_model_base::load_hparams and the context's YaRN set-up, which multiplies the magnitude of
-        cosines and sines by 1 + 0.1 ln(factor) for YaRN.
+        yarn: what a family reads beyond the keys that all of them read (see `yarn`). n_rot: turned features of a head,
+        else those of rope.dimension_count. factors: which tensors with factors the family has: those of the scaling's
+        type, those of longrope whatever the type, none. features: of RopeSpec, in place of those read here.
+        Source: llama_model_base::load_hparams and the context's set-up, together with ggml_rope_yarn.
         """
-        n_rot = self.integer("rope.dimension_count", head_dim)
+        n_rot = self.integer("rope.dimension_count", head_dim) if n_rot is None else n_rot
         if n_rot % 2 or n_rot > head_dim:
             raise self._error("rope.dimension_count", n_rot, f"an even number up to the head width {head_dim}")
         kind = self.text("rope.scaling.type", "linear")
         if kind not in ("none", "linear", "yarn", "longrope"):
             raise self._error("rope.scaling.type", kind, "none, linear, yarn or longrope")
+        yarn = yarn or Yarn()
+        factor = self._factor
+        ext_factor = (1.0 if kind == "yarn" else 0.0) if yarn.ext_factor is None else yarn.ext_factor
+        short, long = (None, None) if factors == "none" else self._factors("longrope" if factors == "longrope" else kind)
+        read: dict[str, Any] = {
+            "base": self._positive("rope.freq_base", 10000.0),
+            "freq_scale": 1 / factor,
+            "ext_factor": ext_factor,
+            "magnitude": yarn.magnitude(factor, ext_factor) * self.real("rope.scaling.attn_factor", 1.0),
+            "beta_fast": yarn.beta_fast,
+            "beta_slow": yarn.beta_slow,
+            "n_ctx_orig": self.n_ctx_orig,
+            "factors": short,
+            "long_factors": long,
+        }
+        return RopeSpec(n_rot=n_rot, pairing=pairing, **(read | features))
+
+    @property
+    def _factor(self) -> float:
+        """By how much positions are stretched."""
         factor = self.real("rope.scaling.factor", self.real("rope.scale_linear", 0.0)) or 1.0
-        base = self.real("rope.freq_base", 10000.0)
-        for key, value in (("rope.scaling.factor", factor), ("rope.freq_base", base)):
-            if value <= 0:
-                raise self._error(key, value, "more than 0")
-        magnitude = self.real("rope.scaling.attn_factor", 1.0)
-        if kind == "yarn":
-            magnitude *= 1 + 0.1 * math.log(factor) if factor > 1 else 1
-        short, long = self._factors(kind)
-        return RopeSpec(
-            n_rot=n_rot,
-            base=base,
-            pairing=pairing,
-            freq_scale=1.0 if kind == "none" else 1 / factor,
-            ext_factor=1.0 if kind == "yarn" else 0.0,
-            magnitude=magnitude,
-            n_ctx_orig=self.n_ctx_orig,
-            factors=short,
-            long_factors=long,
-        )
+        if factor <= 0:
+            raise self._error("rope.scaling.factor", factor, "more than 0")
+        return 1.0 if self.text("rope.scaling.type", "linear") == "none" else factor
+
+    def _positive(self, key: str, default: float) -> float:
+        value = self.real(key, default)
+        if value <= 0:
+            raise self._error(key, value, "more than 0")
+        return value
+
+    def yarn(self, *, factors: bool = False, betas: bool = False, log_mul: float = 0.0, mscale: float = 1.0) -> Yarn:
+        """YaRN as families read it that know more of its keys than all do.
+
+        factors: yarn_ext_factor and yarn_attn_factor; betas: yarn_beta_fast and yarn_beta_slow; log_mul: the value of
+        yarn_log_multiplier as the family takes it; mscale: see `Yarn`.
+        """
+        read = Yarn(log_mul=log_mul, mscale=mscale)
+        if factors:
+            ext_factor = self.real("rope.scaling.yarn_ext_factor", -1.0)
+            attn_factor = self.real("rope.scaling.yarn_attn_factor", 1.0)
+            read = replace(read, ext_factor=None if ext_factor < 0 else ext_factor, attn_factor=attn_factor)
+        if betas:
+            fast = self._positive("rope.scaling.yarn_beta_fast", 32.0)
+            slow = self._positive("rope.scaling.yarn_beta_slow", 1.0)
+            read = replace(read, beta_fast=fast, beta_slow=slow)
+        return read
+
+    def sections(self, required: bool = False) -> tuple[int, int, int, int] | None:
+        """How many pairs of a head follow each of the four axes of M-RoPE; None for a model without (the first two
+        are what tells, as in llama_hparams::use_mrope)."""
+        key = "rope.dimension_sections"
+        value = self._get(key, _MISSING if required else [0] * 4)
+        items = value.tolist() if isinstance(value, np.ndarray) else value
+        items = items if isinstance(items, list) else [items] * 4
+        if len(items) != 4 or not all(type(v) is int and 0 <= v < _LARGEST for v in items):
+            raise self._error(key, value, "four whole numbers")
+        time, height, width, extra = items
+        if required and not any(items[:3]):
+            raise self._error(key, value, "a pair for time, height or width")
+        return (time, height, width, extra) if required or (time and height) else None
 
     def _factors(self, kind: str) -> tuple[str | None, str | None]:
         """The tensors that divide the frequencies, if the file has them: within the original length, and beyond."""
@@ -220,13 +308,20 @@ class Keys:
         short, long = (name if name in self.tensors else None for name in names)
         return short, long
 
-    def windowed_rope(self, rope: RopeSpec) -> RopeSpec:
-        """The rotary embedding of layers with a sliding window: a base of its own, no interpolation, no factors."""
-        return RopeSpec(
-            n_rot=rope.n_rot,
-            base=self.real("rope.freq_base_swa", 10000.0),
-            pairing=rope.pairing,
-            magnitude=self.real("rope.scaling.attn_factor", 1.0),
+    def windowed_rope(self, rope: RopeSpec, base: float = 10000.0, scaled: bool = False) -> RopeSpec:
+        """The rotary embedding of layers with a sliding window: a base of its own and no factors.
+
+        base: where the file has no rope.freq_base_swa. scaled: stretched as the other layers are. The magnitude is
+        made for the other layers' factor, and ggml puts it back for the factor at hand.
+        """
+        back = 1.0 if scaled or not rope.ext_factor else 1 + 0.1 * math.log(1 / rope.freq_scale)
+        return replace(
+            rope,
+            base=self._positive("rope.freq_base_swa", base),
+            freq_scale=rope.freq_scale if scaled else 1.0,
+            magnitude=rope.magnitude / back,
+            factors=None,
+            long_factors=None,
         )
 
     def windows(self, period: int) -> list[int | None]:
