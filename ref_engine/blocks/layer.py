@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,21 @@ import numpy as np
 from ref_engine.blocks.attention import attention
 from ref_engine.blocks.ffn import ffn
 from ref_engine.blocks.kda import kda
+from ref_engine.blocks.latent import latent_attention
+from ref_engine.blocks.mamba import mamba, mamba2
+from ref_engine.blocks.moe import moe
 from ref_engine.blocks.site import Site
 from ref_engine.reference.sums import F32
-from ref_engine.spec import AttentionSpec, FfnSpec, KdaSpec, LayerSpec
+from ref_engine.spec import (
+    AttentionSpec,
+    FfnSpec,
+    KdaSpec,
+    LatentAttentionSpec,
+    LayerSpec,
+    Mamba2Spec,
+    MambaSpec,
+    MoeSpec,
+)
 from ref_engine.spec.parts import Part
 
 # How each kind of part is computed: (x (T, D), its spec, its place) -> (T, D)
@@ -20,6 +33,10 @@ PARTS: dict[type, Callable[[F32, Any, Site], F32]] = {
     AttentionSpec: attention,
     FfnSpec: ffn,
     KdaSpec: kda,
+    LatentAttentionSpec: latent_attention,
+    Mamba2Spec: mamba2,
+    MambaSpec: mamba,
+    MoeSpec: moe,
 }
 
 
@@ -29,6 +46,7 @@ def run_part(x: F32, part: Part, at: Site) -> F32:
 
 def block(x: F32, layer: LayerSpec, at: Site) -> F32:
     """The residual stream through one layer: (T, D) -> (T, D)."""
+    at = replace(at, entered=x)
     return parallel(x, layer, at) if layer.parallel else serial(x, layer, at)
 
 

@@ -4,27 +4,41 @@
 of a layer is a frozen value that also says which tensors it needs (`rules`) and what it remembers (`memory`).
 """
 
-from ref_engine.spec.attention import AttentionSpec
+from ref_engine.spec.attention import AttentionSpec, Temperature
 from ref_engine.spec.ffn import FfnSpec
+from ref_engine.spec.indexer import BlockIndexSpec, IndexerSpec
 from ref_engine.spec.kda import KdaSpec
+from ref_engine.spec.latent import LatentAttentionSpec
 from ref_engine.spec.layer import LayerSpec
+from ref_engine.spec.mamba import Mamba2Spec, MambaSpec
 from ref_engine.spec.model import ModelSpec, tensor_rules
+from ref_engine.spec.moe import ChunkSpec, LatentSpec, MoeSpec, RoutingSpec
 from ref_engine.spec.norm import NormSpec
 from ref_engine.spec.parts import Memory, Part, Rules, TensorRule
 from ref_engine.spec.rope import Pairing, RopeSpec
 
 __all__ = [
     "AttentionSpec",
+    "BlockIndexSpec",
+    "ChunkSpec",
     "FfnSpec",
+    "IndexerSpec",
     "KdaSpec",
+    "LatentAttentionSpec",
+    "LatentSpec",
     "LayerSpec",
+    "Mamba2Spec",
+    "MambaSpec",
     "Memory",
     "ModelSpec",
+    "MoeSpec",
     "NormSpec",
     "Pairing",
     "Part",
     "RopeSpec",
+    "RoutingSpec",
     "Rules",
+    "Temperature",
     "TensorRule",
     "tensor_rules",
 ]
