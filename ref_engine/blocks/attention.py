@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ref_engine.blocks.indexer import NONE_CHOSEN, Chosen, choose_blocks
 from ref_engine.blocks.site import Share, Site
 from ref_engine.reference.attention import alibi_slopes, chunked_mask, full_mask, temperatures
 from ref_engine.reference.elementary import sigmoid
@@ -20,7 +21,8 @@ def attention(x: F32, a: AttentionSpec, at: Site) -> F32:
     if a.norm_after_rope:
         q, k = head_norm(q, a.q_norm, a, at, "Qcur_normed"), head_norm(k, a.k_norm, a, at, "Kcur_normed")
     q, k, v = at.tap("Qcur", q), at.tap("Kcur", k), at.tap("Vcur", v)
-    y = at.tap("kqv_out", attend(tempered(q, a, at), k, v, a, at))
+    chosen = NONE_CHOSEN if a.index is None else choose_blocks(x, a.n_head_kv, a.index, a.rope, at)
+    y = at.tap("kqv_out", attend(tempered(q, a, at), k, v, a, at, chosen))
     return at.linear(gated(y, x, a, at), "attn_output")
 
 
@@ -77,8 +79,11 @@ def gated(y: F32, x: F32, a: AttentionSpec, at: Site) -> F32:
     return at.tap("attn_gated", (by_head * gate.reshape(*gate.shape, *[1] * (by_head.ndim - 2))).reshape(y.shape))
 
 
-def attend(q: F32, k: F32, v: F32, a: AttentionSpec, at: Site) -> F32:
-    """Remember the new keys and values, and attend to all: (T, H, Hd), (T, K, Hd), (T, K, Vd) -> (T, H * Vd)."""
+def attend(q: F32, k: F32, v: F32, a: AttentionSpec, at: Site, chosen: Chosen = NONE_CHOSEN) -> F32:
+    """Remember the new keys and values, and attend to all, or to the chosen for each group of heads.
+
+    (T, H, Hd), (T, K, Hd), (T, K, Vd) -> (T, H * Vd)
+    """
     scale, sinks = a.scale, at.vector("attn_sinks.weight")
     if a.scale_queries:
         q, scale = q * np.float32(scale), 1.0
@@ -94,6 +99,8 @@ def attend(q: F32, k: F32, v: F32, a: AttentionSpec, at: Site) -> F32:
             seen = chunked_mask(share.positions, keys.shape[0], a.chunk)
         elif not a.causal:
             seen = full_mask(share.positions, keys.shape[0], a.window)
+        elif (groups := chosen.get(rows.start)) is not None:
+            seen = np.repeat(groups, a.n_head // a.n_head_kv, axis=0)
         return at.ops.attend(
             q[rows], keys, values, share.positions, scale=scale, window=a.window, cap=a.soft_cap,
             sinks=sinks, slopes=slopes, seen=seen, tap=inner,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ref_engine.spec.indexer import BlockIndexSpec
 from ref_engine.spec.norm import NormSpec
 from ref_engine.spec.parts import Memory, Presence, Rules, linear, tensor
 from ref_engine.spec.rope import RopeSpec
@@ -54,6 +55,7 @@ class AttentionSpec:
     gate: Literal["no", "head", "feature"] = "no"
     temperature: Temperature | None = None
     split_bias: bool = False  # a fused matrix with separate biases for queries, keys and values
+    index: BlockIndexSpec | None = None  # each group of heads attends to the tokens of the blocks that it chooses
 
     @property
     def value_dim(self) -> int:
@@ -82,7 +84,15 @@ class AttentionSpec:
             if norm is not None:
                 width = {"all": n * self.head_dim, "gain": 1}.get(self.norm_over, self.head_dim)
                 rules |= norm.rules(width, n if self.norm_over in ("heads", "gain") else None)
+        if self.index is not None:
+            rules |= self.index.rules(d_model, k)
         return rules
 
     def memory(self) -> Memory:
-        return Memory(rows={"k": (self.n_head_kv, self.head_dim), "v": (self.n_head_kv, self.value_dim)})
+        rows: dict[str, tuple[int, ...]] = {
+            "k": (self.n_head_kv, self.head_dim),
+            "v": (self.n_head_kv, self.value_dim),
+        }
+        if self.index is not None:
+            rows |= self.index.memory().rows
+        return Memory(rows)

@@ -1,0 +1,72 @@
+"""Choosing the tokens that sparse attention looks at. Everything is row by row and in a fixed order of additions, so a
+token's choice depends on nothing but itself and the tokens before it, in every backend."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ref_engine.reference.elementary import relu
+from ref_engine.reference.sums import F32, lane_matmul
+
+Mask = NDArray[np.bool_]
+
+
+def hadamard(x: F32) -> F32:
+    """x times the orthonormal Walsh-Hadamard matrix: (..., n) -> (..., n), n a power of two.
+
+    A rotation: dot products keep their values, but large features are spread over all. Sylvester's order, by the fast
+    transform.
+    """
+    n = x.shape[-1]
+    y, step = x, 1
+    while step < n:
+        pairs = y.reshape(*x.shape[:-1], n // (2 * step), 2, step)
+        a, b = pairs[..., 0, :], pairs[..., 1, :]
+        y = np.stack([a + b, a - b], axis=-2).reshape(x.shape)
+        step *= 2
+    return y * np.float32(1 / np.sqrt(n))
+
+
+def index_scores(q: F32, k: F32, weights: F32) -> F32:
+    """sum over heads of weight * max(0, q . k), one head after the other (ggml_lightning_indexer).
+
+    q: (T, H, Hd), k: (S, Hd), weights: (T, H), all float32 -> (T, S) float32.
+    """
+    score = np.zeros((q.shape[0], k.shape[0]), np.float32)
+    for h in range(q.shape[1]):
+        score = score + relu(lane_matmul(q[:, h], k)) * weights[:, h, None]
+    return score
+
+
+def highest(scores: F32, visible: Mask, n: int) -> Mask:
+    """The n highest scores of each row among the visible entries, the first of equal ones: (..., S) -> (..., S) bool.
+
+    Fewer than n visible entries: all of them.
+    """
+    order = np.argsort(-np.where(visible, scores, np.float32(-np.inf)), axis=-1, kind="stable")[..., :n]
+    chosen = np.zeros(scores.shape, np.bool_)
+    np.put_along_axis(chosen, order, True, axis=-1)
+    return chosen & visible
+
+
+def highest_blocks(q: F32, k: F32, visible: Mask, positions: NDArray[np.int64], block: int, n: int, local: int) -> Mask:
+    """The tokens of the n best blocks of each group: q (T, G, Hd), k (S, Hd), visible (T, S) -> (G, T, S) bool.
+
+    A block's score is the largest q . k of its visible tokens; the `local` latest blocks up to the token's own come
+    first. positions: (T,) of the queries.
+    """
+    s = np.arange(k.shape[0])
+    n_blocks = -(-k.shape[0] // block)
+    missing = n_blocks * block - k.shape[0]
+    own = (positions // block)[:, None]
+    blocks = np.arange(n_blocks)
+    is_local = (blocks <= own) & (blocks > own - local)
+    chosen = []
+    for g in range(q.shape[1]):
+        scores = np.where(visible, lane_matmul(q[:, g], k), np.float32(-np.inf))
+        padded = np.pad(scores, [(0, 0), (0, missing)], constant_values=-np.inf)
+        best = padded.reshape(q.shape[0], n_blocks, block).max(axis=-1)
+        best = np.where(is_local, np.float32(np.inf), best)
+        chosen.append(highest(best, blocks <= own, n)[:, s // block] & visible)
+    return np.stack(chosen)

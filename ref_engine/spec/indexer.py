@@ -1,0 +1,67 @@
+"""Sparse attention as a feature: a cheap look at all earlier tokens chooses which of them a token attends to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ref_engine.spec.norm import NormSpec
+from ref_engine.spec.parts import Memory, Rules, linear
+from ref_engine.spec.rope import Pairing
+
+
+@dataclass(frozen=True)
+class IndexerSpec:
+    """The lightning indexer (DeepSeek-AI 2025, "DeepSeek-V3.2"): the top_k visible tokens s with the highest
+
+        score(t, s) = sum over heads h of w(t, h) * max(0, q(t, h) . k(s))
+
+    The queries are made of the low-rank queries of the attention, the one key of a token and the weights of its input.
+    Queries and keys are turned by position as in the attention, in pairs of their own kind, and rotated by a Hadamard
+    matrix, which changes no score.
+    """
+
+    n_head: int
+    head_dim: int
+    top_k: int
+    pairing: Pairing
+    k_norm: NormSpec
+
+    def rules(self, d_model: int, q_rank: int) -> Rules:
+        return (
+            linear("indexer.attn_q_b", self.n_head * self.head_dim, q_rank, "no")
+            | linear("indexer.attn_k", self.head_dim, d_model, "no")
+            | linear("indexer.proj", self.n_head, d_model, "no")
+            | self.k_norm.rules(self.head_dim)
+        )
+
+    def memory(self) -> Memory:
+        return Memory(rows={"index_k": (self.head_dim,)})
+
+
+@dataclass(frozen=True)
+class BlockIndexSpec:
+    """Tokens in blocks of `block` positions (MiniMax-M3): each group of heads attends to the top_k blocks with the
+    highest score
+
+        score(t, b) = max over visible tokens s of block b of q(t, group) . k(s)
+
+    The `local` latest blocks, the token's own included, come before all others.
+    """
+
+    head_dim: int
+    block: int
+    top_k: int  # blocks
+    local: int
+    q_norm: NormSpec
+    k_norm: NormSpec
+
+    def rules(self, d_model: int, groups: int) -> Rules:
+        return (
+            linear("indexer.q_proj", groups * self.head_dim, d_model, "no")
+            | linear("indexer.k_proj", self.head_dim, d_model, "no")
+            | self.q_norm.rules(self.head_dim)
+            | self.k_norm.rules(self.head_dim)
+        )
+
+    def memory(self) -> Memory:
+        return Memory(rows={"index_k": (self.head_dim,)})
