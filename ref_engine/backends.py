@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 
 from threadpoolctl import ThreadpoolController
 
@@ -13,7 +14,7 @@ from ref_engine.kernels.dispatch import table
 from ref_engine.kernels.ops import Kernels
 from ref_engine.kernels.threads import usable_threads
 from ref_engine.ops import Ops
-from ref_engine.reference import attention, embed, ffn, linear, norm, rope
+from ref_engine.reference import attention, embed, ffn, linear, moe, norm, rope
 from ref_engine.reference.linear import Activations
 
 BACKENDS = ("numpy", "native", "cupy")
@@ -41,6 +42,7 @@ def numpy_ops(activations: Activations, n_threads: int | None = None) -> Ops:
         glu=ffn.glu,
         activation=ffn.activation,
         soft_cap=attention.soft_cap,
+        moe_ffn=moe.moe_ffn_q8 if exact else moe.moe_ffn_f32,
     )
 
 
@@ -59,9 +61,16 @@ def native_ops(activations: Activations, n_threads: int | None = None, isa: str 
         attend=kernels.attend,
         glu=kernels.glu,
         soft_cap=kernels.soft_cap,
+        moe_ffn=partial(moe.moe_ffn_f32, glu=kernels.glu),
     )
-    return (
-        ops if activations == "f32" else replace(ops, scope=nullcontext, linear=kernels.linear, linears=kernels.linears)
+    if activations == "f32":
+        return ops
+    return replace(
+        ops,
+        scope=nullcontext,
+        linear=kernels.linear,
+        linears=kernels.linears,
+        moe_ffn=partial(moe.moe_ffn, linear=kernels.linear, glu=kernels.glu),
     )
 
 

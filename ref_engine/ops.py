@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from ref_engine.reference.attention import Tap
 from ref_engine.reference.linear import Map
+from ref_engine.reference.moe import Experts, Ids
+from ref_engine.reference.moe import Tap as MoeTap
 from ref_engine.reference.sums import F32
 from ref_engine.spec import Pairing
 from ref_engine.weights import Weight
@@ -43,6 +45,18 @@ class Attend(Protocol):
     ) -> F32: ...
 
 
+class Glu(Protocol):
+    """gate (T, F), up (T, F), the activation's name and its constants -> (T, F)."""
+
+    def __call__(self, gate: F32, up: F32, activation: str, constants: tuple[float, ...] = ()) -> F32: ...
+
+
+class MoeFfn(Protocol):
+    """x (T, D), ids (T, k) int32 of the experts of each token, weights (T, k) -> (T, D)."""
+
+    def __call__(self, x: F32, ids: Ids, weights: F32, experts: Experts, *, tap: MoeTap | None = None) -> F32: ...
+
+
 @dataclass(frozen=True)
 class Ops:
     """Each field has the signature and, in q8 mode, the bits of the function of that name in `reference/`."""
@@ -56,6 +70,7 @@ class Ops:
     layer_norm: Callable[[F32, F32 | None, F32 | None, float], F32]
     rope: Callable[[F32, F32, F32, Pairing], F32]
     attend: Attend
-    glu: Callable[[F32, F32, str], F32]
+    glu: Glu
     activation: Callable[[F32, str], F32]
     soft_cap: Callable[[F32, float], F32]
+    moe_ffn: MoeFfn

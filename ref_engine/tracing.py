@@ -56,7 +56,7 @@ class Trace(Mapping[str, F32]):
         """Called by the wiring with each named value; returns the value to go on with."""
         for pattern, replace in self._patches:
             if fnmatchcase(name, pattern):
-                new = np.asarray(replace(value.copy()), np.float32)
+                new = np.asarray(replace(value.copy()), value.dtype)
                 if new.shape != value.shape:
                     raise ValueError(f"patch of {name}: shape {new.shape}, expected {value.shape}")
                 value = new

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -109,6 +109,20 @@ class Weight:
         view: IntegerBlocks = self.cache.get((self.name, "integers"), make)
         return view
 
+    def expert(self, e: int) -> Weight:
+        """One matrix of a stack: (E, rows, columns) -> (rows, columns), a view of its bytes.
+
+        The same object each time, so that what a backend makes of it is made once. Raises ModelError for a weight that
+        is no stack or an e outside 0 .. E-1.
+        """
+        if len(self.shape) != 3 or not 0 <= e < self.shape[0]:
+            raise ModelError(f"tensor {self.name} of shape {list(self.shape)} has no expert {e}")
+        views: dict[int, Weight] = self.kept.setdefault("experts", {})
+        if e not in views:
+            data = self.data.reshape(self.shape[0], -1)[e]
+            views[e] = Weight(f"{self.name}[{e}]", self.type, self.shape[1:], data, self.cache)
+        return views[e]
+
     def rows(self, ids: NDArray[np.int64]) -> F32:
         """Chosen rows of a matrix as float32: (n,) -> (n, columns). The ids are checked by the caller."""
         return dequantize(self._rows_of_bytes()[ids], self.type)
@@ -137,18 +151,26 @@ class Weights(Mapping[str, Weight]):
     def __len__(self) -> int:
         return len(self._all)
 
-    def check(self, name: str, shape: tuple[int, ...]) -> None:
+    def check(self, name: str, shape: tuple[int, ...], indices: bool = False) -> None:
         """Raises ModelError, naming the tensor, if it is missing, misshapen or of a type without a definition.
 
         Files drop slowest axes of length 1, and some have more of them; they are made those of `shape`.
+        indices: whole numbers, not weights.
         """
         weight = self[name]
         if _without_ones(weight.shape) != _without_ones(shape):
             raise ModelError(f"tensor {name} has shape {list(weight.shape)}, the metadata ask for {list(shape)}")
         if weight.shape != shape:
             self._all[name] = replace(weight, shape=shape, kept={})
-        if not supported(weight.type):
+        if indices and weight.type is not GGMLType.I32:
+            raise ModelError(f"tensor {name} has type {weight.type.name}, expected I32")
+        if not indices and not supported(weight.type):
             raise ModelError(f"tensor {name} has type {weight.type.name}, which is not supported yet")
+
+    def drop(self, names: Iterable[str]) -> None:
+        """Forget tensors that the model does not use."""
+        for name in names:
+            del self._all[name]
 
 
 def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -5,18 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from ref_engine.blocks.site import Site
+from ref_engine.reference.ffn import glu_name
 from ref_engine.reference.linear import Map
 from ref_engine.reference.sums import F32
 from ref_engine.spec import FfnSpec
-
-GLU_NAMES = {"silu": "ffn_swiglu", "gelu": "ffn_geglu", "relu": "ffn_reglu"}
 
 
 def ffn(x: F32, f: FfnSpec, at: Site) -> F32:
     """(T, D) -> (T, D): one projection up, usually gated by another, and one down."""
     if f.gated:
         gate, up = gate_and_up(x, f, at)
-        h = at.tap(GLU_NAMES.get(f.activation, f"ffn_{f.activation}"), at.ops.glu(gate, up, f.activation))
+        h = at.tap(f"ffn_{glu_name(f.activation)}", at.ops.glu(gate, up, f.activation, f.constants))
     else:
         wide = at.map(f.up)
         up = at.tap(biased(f.up, wide), at.ops.linear(x, *wide))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ref_engine.compat import has_kernels, native
 from ref_engine.files.types import GGMLType
-from ref_engine.reference import attention
+from ref_engine.reference import attention, ffn
 from ref_engine.reference.attention import Tap
 from ref_engine.reference.linear import Map, linear_q8
 from ref_engine.reference.sums import F32
@@ -106,7 +106,7 @@ class Kernels:
         """As reference attend_ordered: q (T, H, Hd), k and v (S, K, Hd) float32 or float16 -> (T, H * Hd).
 
         What the kernel does not know (sinks, slopes, other masks, values of another width) runs the definition."""
-        special = any(x is not None for x in (tap, sinks, slopes, seen)) or k.shape != v.shape
+        special = any(x is not None for x in (tap, sinks, slopes, seen)) or k.shape[-1] != v.shape[-1]
         if special:
             return attention.attend_ordered(
                 q, k, v, positions, scale=scale, window=window, cap=cap, sinks=sinks, slopes=slopes, seen=seen, tap=tap
@@ -130,8 +130,12 @@ class Kernels:
         )
         return out
 
-    def glu(self, gate: F32, up: F32, activation: str) -> F32:
-        """As reference glu: (T, F), (T, F) -> (T, F). Raises ValueError for an unknown activation."""
+    def glu(self, gate: F32, up: F32, activation: str, constants: tuple[float, ...] = ()) -> F32:
+        """As reference glu: (T, F), (T, F) -> (T, F). Raises ValueError for an unknown activation.
+
+        What has no kernel runs the definition."""
+        if activation not in native.GLU_KINDS and activation in (*ffn.UNITS, *ffn.ACTIVATIONS):
+            return ffn.glu(gate, up, activation, constants)
         y = np.empty(gate.shape, np.float32)
         self.table.glu(activation, _f32(gate), _f32(up), y, self.n_threads)
         return y

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ref_engine.spec.parts import NOTHING, Memory, Presence, Rules, linear
+from ref_engine.spec.parts import NOTHING, Memory, Presence, Rules, linear, tensor
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,17 @@ class FfnSpec:
     up: str = "ffn_up"
     gate: str = "ffn_gate"
     down: str = "ffn_down"
+    constants: tuple[float, ...] = ()  # of the activation, see reference/ffn.py
+    scales: Presence = "no"  # a factor on each map's result, bias included, `ffn_up.scale` (1,)
 
     def rules(self, d_model: int) -> Rules:
         rules = linear(self.up, (2 if self.fused else 1) * self.width, d_model, self.bias)
         if self.gated and not self.fused:
             rules |= linear(self.gate, self.width, d_model, self.bias)
-        return rules | linear(self.down, d_model, self.width, self.bias)
+        rules |= linear(self.down, d_model, self.width, self.bias)
+        for name in (self.up, self.gate, self.down) if self.gated and not self.fused else (self.up, self.down):
+            rules |= tensor(f"{name}.scale", (1,), self.scales)
+        return rules
 
     def memory(self) -> Memory:
         return NOTHING

@@ -15,6 +15,7 @@ class TensorRule:
 
     shape: tuple[int, ...]
     required: bool = True
+    indices: bool = False  # whole numbers (I32) that no product takes
 
 
 Rules = dict[str, TensorRule]

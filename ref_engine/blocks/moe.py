@@ -1,0 +1,116 @@
+"""The mixture-of-experts half of a layer."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+
+from ref_engine.blocks.ffn import ffn
+from ref_engine.blocks.site import Site
+from ref_engine.errors import ModelError
+from ref_engine.reference.elementary import sigmoid
+from ref_engine.reference.moe import Experts, Ids, Stack, checked, route, route_to_chunks
+from ref_engine.reference.sums import F32, lane_sum
+from ref_engine.spec import ChunkSpec, LatentSpec, MoeSpec, RoutingSpec
+
+log = logging.getLogger(__name__)
+
+
+def moe(x: F32, m: MoeSpec, at: Site) -> F32:
+    """(T, D) -> (T, D): the chosen experts' weighted sum, and what runs beside them."""
+    inner = x if m.reads == "ffn" else entered(at)
+    if m.norm is not None:
+        inner = at.tap(m.norm.name, at.norm(inner, m.norm))
+    logits = router(inner if m.routing.reads == "ffn" else entered(at), m.routing, at)
+    bias = None if m.routing.bias is None else at.vector(m.routing.bias)
+    ids, weights = route(logits, m.n_used, m.routing, bias, table(m, at), at.tap)
+    note(ids, weights, m.n_expert, at)
+    if m.latent is not None:
+        inner = at.linear(inner, m.latent.down)
+    y = at.ops.moe_ffn(inner, ids, weights, experts(m, at, "exps"), tap=at.tap if at.p.tracing else None)
+    y = at.tap("ffn_moe_out", y)
+    if m.latent is not None:
+        y = widened(y, m.latent, at)
+    if m.chunk is not None:
+        y = with_chunks(y, logits, m, m.chunk, at)
+    return y if m.shared is None else with_shared(y, x, m, at)
+
+
+def entered(at: Site) -> F32:
+    if at.entered is None:
+        raise ValueError("a layer says what entered it")
+    return at.entered
+
+
+def router(x: F32, r: RoutingSpec, at: Site) -> F32:
+    """(T, D) -> logits (T, E)"""
+    weight, bias = at.map(r.router)
+    logits = at.tap("ffn_moe_logits", at.ops.linear(x, weight))
+    return logits if bias is None else at.tap("ffn_moe_logits_biased", logits + bias)
+
+
+def table(m: MoeSpec, at: Site) -> Ids | None:
+    """The experts (T, k) that a file's table gives to the token ids of this pass; None without a table."""
+    if m.routing.table is None:
+        return None
+    weight = at[m.routing.table]
+    return checked(weight.rows(at.p.ids), m.n_expert, f"tensor {weight.name}")
+
+
+def experts(m: MoeSpec, at: Site, suffix: str) -> Experts:
+    """The stacks ffn_*_{suffix} of a layer."""
+
+    def stack(name: str, factors: str = "") -> Stack:
+        bias, scale = f"ffn_{name}_{suffix}.bias", f"ffn_{factors or name}_{suffix}.scale"
+        return Stack(
+            at[f"ffn_{name}_{suffix}.weight"],
+            at.vector(bias) if m.bias != "no" else None,
+            at.vector(scale) if m.scales != "no" else None,
+        )
+
+    return Experts(
+        up=stack("gate_up", "up") if m.fused else stack("up"),
+        down=stack("down"),
+        activation=m.activation,
+        gate=stack("gate") if m.gated and not m.fused else None,
+        fused=m.fused,
+        constants=m.constants,
+        weigh_input=m.weigh_input,
+    )
+
+
+def note(ids: Ids, weights: F32, n_expert: int, at: Site) -> None:
+    """Count the experts' tokens, and tell whoever debugs."""
+    at.p.expert_load.add(at.index, ids, n_expert)
+    if log.isEnabledFor(logging.DEBUG):
+        chosen, rounded = ids.tolist(), np.round(weights.astype(np.float64), 4).tolist()
+        log.debug("layer %d: %d experts, chosen %s, weights %s", at.index, n_expert, chosen, rounded)
+
+
+def widened(y: F32, latent: LatentSpec, at: Site) -> F32:
+    """What latent experts gave, back at the model's width: (T, latent width) -> (T, D)."""
+    return at.linear(at.norm(y, latent.norm), latent.up)
+
+
+def with_chunks(y: F32, logits: F32, m: MoeSpec, chunk: ChunkSpec, at: Site) -> F32:
+    """y + scale * chunk_experts(y): (T, D) -> (T, D). No more of them than there are."""
+    n_used = min(m.n_used, m.n_expert // chunk.of)
+    ids, weights = route_to_chunks(logits, n_used, chunk.of, m.routing, at.tap)
+    extra = at.ops.moe_ffn(y, ids, weights, experts(m, at, "chexps"), tap=at.tap if at.p.tracing else None)
+    extra = at.tap("ffn_adj_moe_out", extra)
+    return at.tap("ffn_final_moe_out", y + extra * np.float32(chunk.scale))
+
+
+def with_shared(y: F32, x: F32, m: MoeSpec, at: Site) -> F32:
+    """The experts' sum, plus the feed-forward network that reads every token: (T, D) -> (T, D)."""
+    if m.shared is None:
+        raise ModelError("there is no shared expert")
+    s = ffn(x, m.shared, at)
+    if m.shared_gate:
+        gate = at.vector("ffn_gate_inp_shexp.weight")
+        if gate is None:
+            raise ModelError(f"tensor blk.{at.blk}.ffn_gate_inp_shexp.weight is missing from the file")
+        s = s * sigmoid(lane_sum(x * gate))[:, None]
+    y = y + at.tap(m.shared_name, s)
+    return y if m.sum_scale is None else y * np.float32(m.sum_scale)
