@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ref_engine.archs import read_spec
 from ref_engine.backends import default_backend, get_ops
 from ref_engine.blocks.ends import enter, leave, output
+from ref_engine.blocks.expert_load import ExpertLoad
 from ref_engine.blocks.layer import block
 from ref_engine.blocks.site import Pass, RopeTables, Share, Site
 from ref_engine.cache import Cache, CacheType
@@ -44,6 +45,7 @@ class Model:
         self.ops = ops
         self.activations = activations
         self.taps: list[Trace] = []
+        self.expert_load = ExpertLoad()
 
     @property
     def metadata(self) -> Mapping[str, object]:
@@ -173,7 +175,8 @@ class Model:
             Share(cache, slice(end - part.size, end), cache.n_done + np.arange(part.size))
             for part, cache, end in zip(ids, caches, ends, strict=True)
         )
-        return Pass(self.ops, shares, np.concatenate(ids), self._ropes(shares), self._tap, tracing=bool(self.taps))
+        ropes, tracing, load = self._ropes(shares), bool(self.taps), self.expert_load
+        return Pass(self.ops, shares, np.concatenate(ids), ropes, self._tap, tracing, expert_load=load)
 
     def normalised(self, x: F32) -> F32:
         """The output norm: (T, D) -> (T, D)."""
@@ -250,14 +253,16 @@ def check_tensors(spec: ModelSpec, weights: Weights) -> None:
     """Every tensor that the spec asks for is there with its shape, and there is none that it does not know.
 
     Raises ModelError naming the tensor. An unknown tensor is an error because leaving it out would change the result.
+    Those that the spec ignores are dropped, so that nothing takes a bias, say, that is not to count.
     """
     rules = tensor_rules(spec)
     for name, rule in rules.items():
         if rule.required or name in weights:
-            weights.check(name, rule.shape)
+            weights.check(name, rule.shape, rule.indices)
     unused = sorted(name for name in set(weights) - set(rules) if not spec.is_ignored(name))
     if unused:
         raise ModelError(f"tensor {unused[0]} is not known for architecture {spec.arch} ({len(unused)} such tensors)")
+    weights.drop(set(weights) - set(rules))
 
 
 def _quarter_of_memory() -> int:

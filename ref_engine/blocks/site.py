@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ref_engine.blocks.expert_load import ExpertLoad
 from ref_engine.cache import Cache
 from ref_engine.ops import Ops
 from ref_engine.reference.linear import Map
@@ -41,6 +42,7 @@ class Pass:
     tap: LayerTap
     tracing: bool
     kept: dict[str, Any] = field(default_factory=dict)  # what a layer leaves for later layers of this pass
+    expert_load: ExpertLoad = field(default_factory=ExpertLoad)
 
     @cached_property
     def positions(self) -> NDArray[np.int64]:
@@ -64,6 +66,7 @@ class Site:
     blk: int
     index: int
     p: Pass
+    entered: F32 | None = None  # (T, D), the stream at the start of the layer
 
     @property
     def ops(self) -> Ops:
@@ -114,3 +117,15 @@ def normalise(x: F32, norm: NormSpec, weight: F32 | None, bias: F32 | None, ops:
         return ops.layer_norm(x, weight, bias, norm.eps)
     y = ops.rms_norm(x, weight, norm.eps)
     return y if bias is None else y + bias
+
+
+def model_norm(x: F32, norm: NormSpec, weights: Weights, ops: Ops) -> F32:
+    """A norm whose tensors belong to the model, not to a layer: (..., D) -> (..., D)."""
+    names = (f"{norm.name}{norm.suffix}", f"{norm.name}.bias")
+    weight, bias = (weights[name].f32() if name in weights else None for name in names)
+    return normalise(x, norm, weight, bias, ops)
+
+
+def stream_after(layer: int) -> str:
+    """Under which name `Pass.kept` has the stream that left a layer; -1: the one that enters the first."""
+    return f"stream after {layer}"
