@@ -5,28 +5,33 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ref_engine.blocks.site import Pass, normalise
+from ref_engine.blocks.site import Pass, model_norm, stream_after
+from ref_engine.errors import ContextFull
 from ref_engine.ops import Ops
 from ref_engine.reference.sums import F32
-from ref_engine.spec import ModelSpec, NormSpec
+from ref_engine.spec import ModelSpec
 from ref_engine.weights import Weights
 
 
 def enter(ids: NDArray[np.int64], spec: ModelSpec, weights: Weights, p: Pass) -> F32:
     """Token ids (T,) -> the stream before the first layer (T, D)."""
-    x = p.tap("embd", None, p.ops.embed(ids, weights["token_embd.weight"]))
+    x = p.tap("embd", None, p.ops.embed(ids, weights[spec.embedding]))
     if spec.embedding_scale is not None:
         x = p.tap("inp_scaled", None, x * np.float32(spec.embedding_scale))
     if spec.position_embedding:
-        x = p.tap("inpL", None, x + p.ops.embed(p.positions, weights["position_embd.weight"]))
+        known = weights["position_embd.weight"]
+        if p.positions.max() >= known.shape[0]:
+            raise ContextFull(f"position {p.positions.max()} has no row in {known.name}, which has {known.shape[0]}")
+        x = p.tap("inpL", None, x + p.ops.embed(p.positions, known))
     if spec.embedding_norm is not None:
-        x = p.tap("inp_norm", None, _norm(x, spec.embedding_norm, weights, p.ops))
+        x = p.tap("inp_norm", None, model_norm(x, spec.embedding_norm, weights, p.ops))
+    p.kept[stream_after(-1)] = x
     return x
 
 
 def leave(x: F32, spec: ModelSpec, weights: Weights, ops: Ops) -> F32:
     """The stream after the last layer, normalised: (T, D) -> (T, D)."""
-    return x if spec.output_norm is None else _norm(x, spec.output_norm, weights, ops)
+    return x if spec.output_norm is None else model_norm(x, spec.output_norm, weights, ops)
 
 
 def output(x: F32, spec: ModelSpec, weights: Weights, ops: Ops) -> F32:
@@ -35,10 +40,9 @@ def output(x: F32, spec: ModelSpec, weights: Weights, ops: Ops) -> F32:
     y = ops.linear(x, weights[spec.output], bias)
     if spec.logit_scale is not None:
         y = y * np.float32(spec.logit_scale)
-    return y if spec.final_soft_cap is None else ops.soft_cap(y, spec.final_soft_cap)
-
-
-def _norm(x: F32, norm: NormSpec, weights: Weights, ops: Ops) -> F32:
-    names = (f"{norm.name}{norm.suffix}", f"{norm.name}.bias")
-    weight, bias = (weights[name].f32() if name in weights else None for name in names)
-    return normalise(x, norm, weight, bias, ops)
+    if spec.final_soft_cap is not None:
+        y = ops.soft_cap(y, spec.final_soft_cap)
+    if spec.n_output is None:
+        return y
+    never = np.full((y.shape[0], spec.n_vocab - spec.n_output), -np.inf, np.float32)
+    return np.concatenate([never, y], axis=-1)

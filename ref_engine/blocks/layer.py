@@ -14,7 +14,7 @@ from ref_engine.blocks.kda import kda
 from ref_engine.blocks.latent import latent_attention
 from ref_engine.blocks.mamba import mamba, mamba2
 from ref_engine.blocks.moe import moe
-from ref_engine.blocks.site import Site
+from ref_engine.blocks.site import Site, model_norm, stream_after
 from ref_engine.reference.sums import F32
 from ref_engine.spec import (
     AttentionSpec,
@@ -46,8 +46,28 @@ def run_part(x: F32, part: Part, at: Site) -> F32:
 
 def block(x: F32, layer: LayerSpec, at: Site) -> F32:
     """The residual stream through one layer: (T, D) -> (T, D)."""
+    x = entering(x, layer, at)
     at = replace(at, entered=x)
-    return parallel(x, layer, at) if layer.parallel else serial(x, layer, at)
+    x = leaving(parallel(x, layer, at) if layer.parallel else serial(x, layer, at), layer, at)
+    if layer.kept:
+        at.p.kept[stream_after(at.index)] = x
+    return x
+
+
+def entering(x: F32, layer: LayerSpec, at: Site) -> F32:
+    """What the layer is given, and what it adds to that before anything else."""
+    if layer.recall is not None:
+        x = x + at.p.kept[stream_after(layer.recall)]
+    return x if layer.shift is None else x + at.weights[layer.shift].f32()
+
+
+def leaving(x: F32, layer: LayerSpec, at: Site) -> F32:
+    """The stream after both halves, and what is done to it before the next layer has it."""
+    if layer.embedding_skip:
+        scale = at["layer_output_scale.weight"].f32()
+        x = x + at.tap("embd_skip", at.p.kept[stream_after(-1)] * scale)
+    x = at.tap("l_out", x)
+    return x if layer.exit_norm is None else at.tap("loop_norm", model_norm(x, layer.exit_norm, at.weights, at.ops))
 
 
 def serial(x: F32, layer: LayerSpec, at: Site) -> F32:
@@ -63,7 +83,7 @@ def serial(x: F32, layer: LayerSpec, at: Site) -> F32:
         if layer.ffn_post_norm is not None:
             h = at.tap("ffn_post_norm", at.norm(h, layer.ffn_post_norm))
         x = x + scaled(h, layer.residual_scale)
-    return at.tap("l_out", x)
+    return x
 
 
 def parallel(x: F32, layer: LayerSpec, at: Site) -> F32:
@@ -74,7 +94,7 @@ def parallel(x: F32, layer: LayerSpec, at: Site) -> F32:
     if layer.ffn_norm is not None:
         h = at.tap("ffn_norm", at.norm(x, layer.ffn_norm))
     f = at.norm(at.tap("ffn_out", run_part(h, layer.ffn, at)), layer.ffn_post_norm)
-    return at.tap("l_out", x + scaled(a, layer.residual_scale) + scaled(f, layer.residual_scale))
+    return x + scaled(a, layer.residual_scale) + scaled(f, layer.residual_scale)
 
 
 def scaled(x: F32, factor: float | None) -> F32:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ref_engine.spec.norm import NormSpec, norm_rules
-from ref_engine.spec.parts import NOTHING, Memory, Part, Rules
+from ref_engine.spec.parts import NOTHING, Memory, Part, Rules, tensor
 
 
 @dataclass(frozen=True)
@@ -14,6 +14,9 @@ class LayerSpec:
     parallel:  x = x + mixer(norm(x)) + ffn(norm(x)); without an ffn_norm the FFN reads what the mixer reads
 
     Any of the norms may be missing, and so may either half. residual_scale multiplies what a half adds.
+    recall, shift: before all this, the stream that left an earlier layer is added (-1: the embeddings), then a vector
+    of the model. embedding_skip, exit_norm: after it, the embeddings times layer_output_scale are added, then comes a
+    norm of the model (whose tensors have no `blk.N.`).
     """
 
     mixer: Part | None
@@ -26,6 +29,11 @@ class LayerSpec:
     residual_scale: float | None = None
     blk: int | None = None  # whose `blk.N.` tensors it uses; None: those of its own place
     stream_name: str = "ffn_inp"  # llama.cpp's name for the stream between the halves
+    recall: int | None = None
+    shift: str | None = None
+    embedding_skip: bool = False
+    exit_norm: NormSpec | None = None
+    kept: bool = False  # a later layer recalls the stream that leaves this one
 
     @property
     def halves(self) -> tuple[Part, ...]:
@@ -38,7 +46,7 @@ class LayerSpec:
             rules |= part.rules(d_model)
         for norm in (self.mixer_norm, self.mixer_post_norm, self.ffn_norm, self.ffn_post_norm):
             rules |= norm_rules(norm, d_model)
-        return rules
+        return rules | tensor("layer_output_scale.weight", (1,), "must" if self.embedding_skip else "no")
 
     def memory(self) -> Memory:
         memories = [part.memory() for part in self.halves] or [NOTHING]

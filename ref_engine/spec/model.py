@@ -33,6 +33,8 @@ class ModelSpec:
     final_soft_cap: float | None = None
     causal: bool = True  # False: every token sees the whole sequence, so a longer one is computed anew
     ignored: tuple[str, ...] = ()  # patterns of tensors that may be in the file and are not used here
+    embedding: str = "token_embd.weight"
+    n_output: int | None = None  # rows of the output matrix, which score the last tokens; None: it scores all
 
     @property
     def n_layer(self) -> int:
@@ -40,7 +42,7 @@ class ModelSpec:
 
     @property
     def output(self) -> str:
-        return "token_embd.weight" if self.tied else "output.weight"
+        return self.embedding if self.tied else "output.weight"
 
     @property
     def ropes(self) -> frozenset[RopeSpec]:
@@ -55,14 +57,17 @@ class ModelSpec:
 def tensor_rules(spec: ModelSpec) -> Rules:
     """Every tensor that the features ask for or allow, by GGUF name."""
     d = spec.d_model
-    rules = {"token_embd.weight": TensorRule((spec.n_vocab, d)), spec.output: TensorRule((spec.n_vocab, d))}
+    n_output = spec.n_output or spec.n_vocab
+    rules = {spec.embedding: TensorRule((spec.n_vocab, d)), spec.output: TensorRule((n_output, d))}
     rules |= norm_rules(spec.output_norm, d) | norm_rules(spec.embedding_norm, d)
-    rules |= tensor("output.bias", (spec.n_vocab,), spec.output_bias)
+    rules |= tensor("output.bias", (n_output,), spec.output_bias)
     if spec.position_embedding:
         rules |= tensor("position_embd.weight", (spec.n_ctx_train, d))
     for i, layer in enumerate(spec.layers):
         blk = i if layer.blk is None else layer.blk
-        rules |= {f"blk.{blk}.{name}": rule for name, rule in layer.rules(d).items()}
+        rules |= {f"blk.{blk}.{name}": rule for name, rule in layer.rules(d).items()} | norm_rules(layer.exit_norm, d)
+        if layer.shift is not None:
+            rules[layer.shift] = TensorRule((d,))
     for rope in spec.ropes:
         for factors in (rope.factors, rope.long_factors):
             if factors is not None:
