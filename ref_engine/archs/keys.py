@@ -157,8 +157,11 @@ class Keys:
     def causal(self) -> bool:
         return self.boolean("attention.causal", True)
 
-    def heads(self, swa: bool = False) -> list[Heads]:
-        """The heads of each layer (swa: with the widths of layers with a sliding window, where they differ)."""
+    def heads(self, swa: bool = False, recurrent: bool = False) -> list[Heads]:
+        """The heads of each layer (swa: with the widths of layers with a sliding window, where they differ).
+
+        recurrent: there may be layers with query heads but no key/value heads, which are recurrent ones.
+        """
         n_head = self.per_layer("attention.head_count", least=0)
         grouped = self.has("attention.head_count_kv")
         n_head_kv = self.per_layer("attention.head_count_kv", least=0) if grouped else n_head
@@ -168,7 +171,7 @@ class Keys:
             k_dim = self.integer("attention.key_length_swa", k_dim)
             v_dim = self.integer("attention.value_length_swa", v_dim)
         for h, k in zip(n_head, n_head_kv, strict=True):
-            if h and (k == 0 or h % k):
+            if h % k if k else h and not recurrent:
                 raise self._error("attention.head_count_kv", k, f"a divisor of {h} heads")
         return [Heads(h, k, k_dim, v_dim) for h, k in zip(n_head, n_head_kv, strict=True)]
 
