@@ -6,7 +6,6 @@ import numpy as np
 
 from ref_engine.blocks.site import Site
 from ref_engine.reference.ffn import glu_name
-from ref_engine.reference.linear import Map
 from ref_engine.reference.sums import F32
 from ref_engine.spec import FfnSpec
 
@@ -17,11 +16,9 @@ def ffn(x: F32, f: FfnSpec, at: Site) -> F32:
         gate, up = gate_and_up(x, f, at)
         h = at.tap(f"ffn_{glu_name(f.activation)}", at.ops.glu(gate, up, f.activation, f.constants))
     else:
-        wide = at.map(f.up)
-        up = at.tap(biased(f.up, wide), at.ops.linear(x, *wide))
+        up = mapped(x, "ffn_up", f.up, at)
         h = at.tap(f"ffn_{f.activation}", at.ops.activation(up, f.activation))
-    down = at.map(f.down)
-    return at.tap(biased(f.down, down), at.ops.linear(h, *down))
+    return mapped(h, "ffn_down", f.down, at)
 
 
 def gate_and_up(x: F32, f: FfnSpec, at: Site) -> tuple[F32, F32]:
@@ -29,11 +26,16 @@ def gate_and_up(x: F32, f: FfnSpec, at: Site) -> tuple[F32, F32]:
     if f.fused:
         gate, up = np.split(at.linear(x, f.up), 2, axis=-1)
         return gate, up
-    maps = [at.map(f.gate), at.map(f.up)]
-    gate, up = at.ops.linears(x, maps)
-    return at.tap(biased(f.gate, maps[0]), gate), at.tap(biased(f.up, maps[1]), up)
+    gate, up = at.ops.linears(x, [at.map(f.gate), at.map(f.up)])
+    return shown(gate, "ffn_gate", f.gate, at), shown(up, "ffn_up", f.up, at)
 
 
-def biased(name: str, map: Map) -> str:
-    """llama.cpp calls a biased value `NAME_b`."""
-    return name if map[1] is None else f"{name}_b"
+def mapped(x: F32, role: str, name: str, at: Site) -> F32:
+    return shown(at.ops.linear(x, *at.map(name)), role, name, at)
+
+
+def shown(y: F32, role: str, name: str, at: Site) -> F32:
+    """A map's result under llama.cpp's name for its role, biased `ROLE_b`; times the tensor's scale, if it has one."""
+    y = at.tap(f"{role}_b" if f"{name}.bias" in at else role, y)
+    scale = at.vector(f"{name}.scale")
+    return y if scale is None else at.tap(f"{role}_s", y * scale)
