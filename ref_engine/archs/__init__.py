@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 
-from ref_engine.archs import gemma3, llama
+from ref_engine.archs import gemma3, llama, mamba, minicpm3, plamo2
 from ref_engine.archs.keys import Keys
 from ref_engine.errors import ModelError
 from ref_engine.spec import ModelSpec
 
 FAMILIES: dict[str, Callable[[Keys], ModelSpec]] = {
-    "llama": llama.spec,
     "gemma3": gemma3.spec,
+    "llama": llama.spec,
+    "mamba": mamba.spec,
+    "mamba2": mamba.spec2,
+    "minicpm3": minicpm3.spec,
+    "plamo2": plamo2.spec,
 }
 
 
