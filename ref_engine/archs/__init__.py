@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 
-from ref_engine.archs import gemma3, llama, mamba, minicpm3, plamo2
+from ref_engine.archs import falcon_h1, gemma3, llama, mamba, minicpm3, plamo2
 from ref_engine.archs.keys import Keys
 from ref_engine.errors import ModelError
 from ref_engine.spec import ModelSpec
 
 FAMILIES: dict[str, Callable[[Keys], ModelSpec]] = {
+    "falcon-h1": falcon_h1.spec,
     "gemma3": gemma3.spec,
     "llama": llama.spec,
     "mamba": mamba.spec,

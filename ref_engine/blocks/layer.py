@@ -25,8 +25,18 @@ from ref_engine.spec import (
     Mamba2Spec,
     MambaSpec,
     MoeSpec,
+    SumSpec,
 )
 from ref_engine.spec.parts import Part
+
+
+def side_by_side(x: F32, s: SumSpec, at: Site) -> F32:
+    """(T, D) -> (T, D): the sum of what all parts give."""
+    first, *others = (at.tap(name, run_part(x, part, at)) for name, part in zip(s.names, s.parts, strict=True))
+    for other in others:
+        first = first + other
+    return at.tap("layer_out", first)
+
 
 # How each kind of part is computed: (x (T, D), its spec, its place) -> (T, D)
 PARTS: dict[type, Callable[[F32, Any, Site], F32]] = {
@@ -37,6 +47,7 @@ PARTS: dict[type, Callable[[F32, Any, Site], F32]] = {
     Mamba2Spec: mamba2,
     MambaSpec: mamba,
     MoeSpec: moe,
+    SumSpec: side_by_side,
 }
 
 

@@ -16,6 +16,7 @@ from ref_engine.spec.moe import ChunkSpec, LatentSpec, MoeSpec, RoutingSpec
 from ref_engine.spec.norm import NormSpec
 from ref_engine.spec.parts import Memory, Part, Rules, TensorRule
 from ref_engine.spec.rope import Pairing, RopeSpec
+from ref_engine.spec.sum import SumSpec
 
 __all__ = [
     "AttentionSpec",
@@ -38,6 +39,7 @@ __all__ = [
     "RopeSpec",
     "RoutingSpec",
     "Rules",
+    "SumSpec",
     "Temperature",
     "TensorRule",
     "tensor_rules",

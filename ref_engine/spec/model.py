@@ -9,6 +9,7 @@ from ref_engine.spec.layer import LayerSpec
 from ref_engine.spec.norm import NormSpec, norm_rules
 from ref_engine.spec.parts import Presence, Rules, TensorRule, tensor
 from ref_engine.spec.rope import RopeSpec
+from ref_engine.spec.sum import SumSpec
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,9 @@ class ModelSpec:
     @property
     def ropes(self) -> frozenset[RopeSpec]:
         """Every way of turning that the layers ask for."""
-        found = (getattr(part, "rope", None) for layer in self.layers for part in layer.halves)
+        halves = (part for layer in self.layers for part in layer.halves)
+        parts = (inner for part in halves for inner in (part.parts if isinstance(part, SumSpec) else (part,)))
+        found = (getattr(part, "rope", None) for part in parts)
         return frozenset(rope for rope in found if isinstance(rope, RopeSpec))
 
     def is_ignored(self, name: str) -> bool:
