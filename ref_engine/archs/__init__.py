@@ -4,18 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 
-from ref_engine.archs import falcon_h1, gemma3, llama, mamba, minicpm3, plamo2
+from ref_engine.archs import (
+    bailingmoe3,
+    deepseek2,
+    deepseek32,
+    dots3note,
+    falcon_h1,
+    gemma3,
+    kimi_linear,
+    llama,
+    mamba,
+    minicpm3,
+    minimax_m3,
+    plamo2,
+)
 from ref_engine.archs.keys import Keys
 from ref_engine.errors import ModelError
 from ref_engine.spec import ModelSpec
 
 FAMILIES: dict[str, Callable[[Keys], ModelSpec]] = {
+    "bailingmoe3": bailingmoe3.spec,
+    "deepseek2": deepseek2.deepseek2,
+    "deepseek32": deepseek32.deepseek32,
+    "dots3note": dots3note.spec,
     "falcon-h1": falcon_h1.spec,
     "gemma3": gemma3.spec,
+    "glm-dsa": deepseek32.glm_dsa,
+    "kimi-linear": kimi_linear.spec,
     "llama": llama.spec,
     "mamba": mamba.spec,
     "mamba2": mamba.spec2,
     "minicpm3": minicpm3.spec,
+    "minimax-m3": minimax_m3.spec,
+    "mistral4": deepseek2.mistral4,
     "plamo2": plamo2.spec,
 }
 

@@ -21,7 +21,7 @@ def attention(x: F32, a: AttentionSpec, at: Site) -> F32:
     if a.norm_after_rope:
         q, k = head_norm(q, a.q_norm, a, at, "Qcur_normed"), head_norm(k, a.k_norm, a, at, "Kcur_normed")
     q, k, v = at.tap("Qcur", q), at.tap("Kcur", k), at.tap("Vcur", v)
-    chosen = NONE_CHOSEN if a.index is None else choose_blocks(x, a.n_head_kv, a.index, a.rope, at)
+    chosen = NONE_CHOSEN if a.index is None else choose_blocks(x, a.index, a.rope, at)
     y = at.tap("kqv_out", attend(tempered(q, a, at), k, v, a, at, chosen))
     return at.linear(gated(y, x, a, at), "attn_output")
 
@@ -100,7 +100,7 @@ def attend(q: F32, k: F32, v: F32, a: AttentionSpec, at: Site, chosen: Chosen = 
         elif not a.causal:
             seen = full_mask(share.positions, keys.shape[0], a.window)
         elif (groups := chosen.get(rows.start)) is not None:
-            seen = np.repeat(groups, a.n_head // a.n_head_kv, axis=0)
+            seen = np.repeat(groups, a.n_head // groups.shape[0], axis=0)
         return at.ops.attend(
             q[rows], keys, values, share.positions, scale=scale, window=a.window, cap=a.soft_cap,
             sinks=sinks, slopes=slopes, seen=seen, tap=inner,

@@ -40,10 +40,10 @@ def choose(x: F32, low: F32, spec: IndexerSpec, rope: RopeSpec, at: Site) -> Cho
     return {share.rows.start: of(share) for share in at.p.shares}
 
 
-def choose_blocks(x: F32, groups: int, spec: BlockIndexSpec, rope: RopeSpec | None, at: Site) -> Chosen:
-    """Blocks for each group of heads: x (T, D) -> for each sequence (groups, rows, S) bool."""
+def choose_blocks(x: F32, spec: BlockIndexSpec, rope: RopeSpec | None, at: Site) -> Chosen:
+    """Blocks for each group of heads: x (T, D) -> for each sequence (spec.n_head, rows, S) bool."""
     q, k = at.ops.linears(x, [at.map("indexer.q_proj"), at.map("indexer.k_proj")])
-    q = at.norm(q.reshape(x.shape[0], groups, spec.head_dim), spec.q_norm)
+    q = at.norm(q.reshape(x.shape[0], spec.n_head, spec.head_dim), spec.q_norm)
     k = at.norm(k[:, None], spec.k_norm)
     if rope is not None:
         cos, sin = at.p.ropes[rope]

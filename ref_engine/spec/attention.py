@@ -85,7 +85,7 @@ class AttentionSpec:
                 width = {"all": n * self.head_dim, "gain": 1}.get(self.norm_over, self.head_dim)
                 rules |= norm.rules(width, n if self.norm_over in ("heads", "gain") else None)
         if self.index is not None:
-            rules |= self.index.rules(d_model, k)
+            rules |= self.index.rules(d_model)
         return rules
 
     def memory(self) -> Memory:

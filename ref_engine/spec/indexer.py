@@ -40,14 +40,15 @@ class IndexerSpec:
 
 @dataclass(frozen=True)
 class BlockIndexSpec:
-    """Tokens in blocks of `block` positions (MiniMax-M3): each group of heads attends to the top_k blocks with the
-    highest score
+    """Tokens in blocks of `block` positions (MiniMax-M3): each of n_head groups of heads attends to the top_k blocks with
+    the highest score
 
         score(t, b) = max over visible tokens s of block b of q(t, group) . k(s)
 
     The `local` latest blocks, the token's own included, come before all others.
     """
 
+    n_head: int
     head_dim: int
     block: int
     top_k: int  # blocks
@@ -55,9 +56,9 @@ class BlockIndexSpec:
     q_norm: NormSpec
     k_norm: NormSpec
 
-    def rules(self, d_model: int, groups: int) -> Rules:
+    def rules(self, d_model: int) -> Rules:
         return (
-            linear("indexer.q_proj", groups * self.head_dim, d_model, "no")
+            linear("indexer.q_proj", self.n_head * self.head_dim, d_model, "no")
             | linear("indexer.k_proj", self.head_dim, d_model, "no")
             | self.q_norm.rules(self.head_dim)
             | self.k_norm.rules(self.head_dim)
