@@ -54,7 +54,17 @@ def attention(keys: Keys, layer: int, heads: Heads, rope: RopeSpec | None = None
         scale or default_scale(heads.v_dim),
         rope,
         heads.v_dim,
+        causal=keys.causal,
         fused=fused,
         split_bias=fused and "qkv.bias" not in has and "q.bias" in has,
         **features,
     )
+
+
+def recurrent_layers(keys: Keys, interval: int) -> list[bool]:
+    """Which layers are recurrent, where the file says so or every `interval`-th is not."""
+    key = "attention.recurrent_layers"
+    if keys.has(key):
+        return [bool(v) for v in keys.per_layer(key, least=0)]
+    interval = keys.integer("full_attention_interval", interval)
+    return [(i + 1) % interval != 0 for i in range(keys.n_layer)]

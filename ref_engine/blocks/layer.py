@@ -12,8 +12,10 @@ from ref_engine.blocks.attention import attention
 from ref_engine.blocks.ffn import ffn
 from ref_engine.blocks.kda import kda
 from ref_engine.blocks.latent import latent_attention
+from ref_engine.blocks.lightning import lightning
 from ref_engine.blocks.mamba import mamba, mamba2
 from ref_engine.blocks.moe import moe
+from ref_engine.blocks.shortconv import short_conv
 from ref_engine.blocks.site import Site, model_norm, stream_after
 from ref_engine.reference.sums import F32
 from ref_engine.spec import (
@@ -22,9 +24,11 @@ from ref_engine.spec import (
     KdaSpec,
     LatentAttentionSpec,
     LayerSpec,
+    LightningSpec,
     Mamba2Spec,
     MambaSpec,
     MoeSpec,
+    ShortConvSpec,
     SumSpec,
 )
 from ref_engine.spec.parts import Part
@@ -44,9 +48,11 @@ PARTS: dict[type, Callable[[F32, Any, Site], F32]] = {
     FfnSpec: ffn,
     KdaSpec: kda,
     LatentAttentionSpec: latent_attention,
+    LightningSpec: lightning,
     Mamba2Spec: mamba2,
     MambaSpec: mamba,
     MoeSpec: moe,
+    ShortConvSpec: short_conv,
     SumSpec: side_by_side,
 }
 
@@ -84,17 +90,24 @@ def leaving(x: F32, layer: LayerSpec, at: Site) -> F32:
 def serial(x: F32, layer: LayerSpec, at: Site) -> F32:
     if layer.mixer is not None:
         h = at.tap("attn_norm", at.norm(x, layer.mixer_norm))
+        x = carried(x, h, layer)
         h = at.tap("attn_out", run_part(h, layer.mixer, at))
         if layer.mixer_post_norm is not None:
             h = at.tap("attn_post_norm", at.norm(h, layer.mixer_post_norm))
         x = at.tap(layer.stream_name, x + scaled(h, layer.residual_scale))
     if layer.ffn is not None:
         h = at.tap("ffn_norm", at.norm(x, layer.ffn_norm))
+        x = carried(x, h, layer)
         h = at.tap("ffn_out", run_part(h, layer.ffn, at))
         if layer.ffn_post_norm is not None:
             h = at.tap("ffn_post_norm", at.norm(h, layer.ffn_post_norm))
         x = x + scaled(h, layer.residual_scale)
     return x
+
+
+def carried(x: F32, normed: F32, layer: LayerSpec) -> F32:
+    """What a half is added to: the stream, or the normed stream times a factor."""
+    return x if layer.normed_residual is None else scaled(normed, layer.normed_residual)
 
 
 def parallel(x: F32, layer: LayerSpec, at: Site) -> F32:

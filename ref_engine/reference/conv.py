@@ -1,4 +1,4 @@
-"""Causal convolution over time, one filter for each channel."""
+"""Convolution over time, one filter for each channel."""
 
 from __future__ import annotations
 
@@ -19,3 +19,14 @@ def causal_conv(x: F32, before: F32, weight: F32) -> tuple[F32, F32]:
     for w in range(width):
         y += rows[w : w + n] * weight[:, w]
     return y, rows[n:].copy()
+
+
+def centred_conv(x: F32, weight: F32) -> F32:
+    """y[t, c] = sum over w of weight[c, w] * x[t - (W - 1) / 2 + w, c], with zeros around x; W is odd.
+
+    x: (T, C), a whole sequence; weight: (C, W). Returns (T, C).
+    """
+    width = weight.shape[1]
+    after = width // 2
+    padded = np.concatenate([x, np.zeros((after, x.shape[1]), np.float32)])
+    return causal_conv(padded, np.zeros((width - 1, x.shape[1]), np.float32), weight)[0][after:]

@@ -10,12 +10,14 @@ from ref_engine.spec.indexer import BlockIndexSpec, IndexerSpec
 from ref_engine.spec.kda import KdaSpec
 from ref_engine.spec.latent import LatentAttentionSpec
 from ref_engine.spec.layer import LayerSpec
+from ref_engine.spec.lightning import LightningSpec
 from ref_engine.spec.mamba import Mamba2Spec, MambaSpec
 from ref_engine.spec.model import ModelSpec, tensor_rules
 from ref_engine.spec.moe import ChunkSpec, LatentSpec, MoeSpec, RoutingSpec
 from ref_engine.spec.norm import NormSpec
 from ref_engine.spec.parts import Memory, Part, Rules, TensorRule
 from ref_engine.spec.rope import Pairing, RopeSpec
+from ref_engine.spec.shortconv import ShortConvSpec
 from ref_engine.spec.sum import SumSpec
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "LatentAttentionSpec",
     "LatentSpec",
     "LayerSpec",
+    "LightningSpec",
     "Mamba2Spec",
     "MambaSpec",
     "Memory",
@@ -39,6 +42,7 @@ __all__ = [
     "RopeSpec",
     "RoutingSpec",
     "Rules",
+    "ShortConvSpec",
     "SumSpec",
     "Temperature",
     "TensorRule",

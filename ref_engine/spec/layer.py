@@ -34,6 +34,7 @@ class LayerSpec:
     embedding_skip: bool = False
     exit_norm: NormSpec | None = None
     kept: bool = False  # a later layer recalls the stream that leaves this one
+    normed_residual: float | None = None  # a half is added to its normed input times this, not to the stream
 
     @property
     def halves(self) -> tuple[Part, ...]:
