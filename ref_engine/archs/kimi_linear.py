@@ -1,6 +1,6 @@
-"""Kimi Linear: Kimi delta attention, and in some layers latent attention without positions (llama.cpp: kimi-linear.cpp).
+"""Kimi Linear: Kimi delta attention, and in some layers latent attention without positions.
 
-Layers without key/value heads are the recurrent ones.
+llama.cpp: kimi-linear.cpp. Layers without key/value heads are the recurrent ones.
 """
 
 from __future__ import annotations

@@ -1,5 +1,8 @@
-"""MiniMax M3: norms on queries and keys, partial rotation, and after the leading dense layers sparse attention to blocks
-that each group of heads chooses (llama.cpp: minimax-m3.cpp, where it takes flash attention to be sparse)."""
+"""MiniMax M3: norms on queries and keys, partial rotation, and blocks of tokens that each group of heads chooses.
+
+llama.cpp: minimax-m3.cpp. The leading dense layers attend to all tokens. (llama.cpp chooses blocks only with flash
+attention; without it every layer attends to all, and it warns that this is not the model.)
+"""
 
 from __future__ import annotations
 

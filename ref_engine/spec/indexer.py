@@ -40,8 +40,8 @@ class IndexerSpec:
 
 @dataclass(frozen=True)
 class BlockIndexSpec:
-    """Tokens in blocks of `block` positions (MiniMax-M3): each of n_head groups of heads attends to the top_k blocks with
-    the highest score
+    """Tokens in blocks of `block` positions (MiniMax-M3): each of n_head groups of heads attends to the top_k blocks
+    with the highest score
 
         score(t, b) = max over visible tokens s of block b of q(t, group) . k(s)
 
