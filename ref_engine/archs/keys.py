@@ -111,6 +111,12 @@ class Keys:
             raise self._error(key, value, f"{self.n_layer} whole numbers of at least {least}")
         return [v for v in items[: self.n_layer] if isinstance(v, int)]
 
+    def listed(self, key: str, default: int) -> list[int]:
+        """One whole number for each layer where the file has a list of them, else `default` for all."""
+        value = self.metadata.get(f"{self.arch}.{key}")
+        listed = isinstance(value, (list, np.ndarray))
+        return self.per_layer(key, least=0) if listed else [default] * self.n_layer
+
     def reals_per_layer(self, key: str, default: object = _MISSING) -> list[float]:
         """One finite number for each layer; a single one in the file counts for all."""
         value = self._get(key, default)
@@ -152,6 +158,11 @@ class Keys:
     def tied(self) -> bool:
         """The embedding matrix is the output matrix too."""
         return "output.weight" not in self.tensors
+
+    @property
+    def head_dim(self) -> int:
+        """The width of a query or key head."""
+        return self.heads(recurrent=True)[0].head_dim
 
     @property
     def causal(self) -> bool:
@@ -225,14 +236,15 @@ class Keys:
         *,
         yarn: Yarn | None = None,
         n_rot: int | None = None,
-        factors: Literal["by type", "longrope", "none"] = "by type",
+        factors: Literal["by type", "longrope", "plain", "none"] = "by type",
         **features: Any,
     ) -> RopeSpec:
         """Rotary embedding with the scaling that the metadata and the factor tensors ask for.
 
         yarn: what a family reads beyond the keys that all of them read (see `yarn`). n_rot: turned features of a head,
         else those of rope.dimension_count. factors: which tensors with factors the family has: those of the scaling's
-        type, those of longrope whatever the type, none. features: of RopeSpec, in place of those read here.
+        type, those of longrope or the plain ones whatever the type, or none. features: of RopeSpec, in place of those
+        read here.
         Source: llama_model_base::load_hparams and the context's set-up, together with ggml_rope_yarn.
         """
         n_rot = self.integer("rope.dimension_count", head_dim) if n_rot is None else n_rot
@@ -244,9 +256,9 @@ class Keys:
         yarn = yarn or Yarn()
         factor = self._factor
         ext_factor = (1.0 if kind == "yarn" else 0.0) if yarn.ext_factor is None else yarn.ext_factor
-        short, long = (None, None) if factors == "none" else self._factors("longrope" if factors == "longrope" else kind)
+        short, long = (None, None) if factors == "none" else self._factors(kind if factors == "by type" else factors)
         read: dict[str, Any] = {
-            "base": self._positive("rope.freq_base", 10000.0),
+            "base": self.positive("rope.freq_base", 10000.0),
             "freq_scale": 1 / factor,
             "ext_factor": ext_factor,
             "magnitude": yarn.magnitude(factor, ext_factor) * self.real("rope.scaling.attn_factor", 1.0),
@@ -266,7 +278,8 @@ class Keys:
             raise self._error("rope.scaling.factor", factor, "more than 0")
         return 1.0 if self.text("rope.scaling.type", "linear") == "none" else factor
 
-    def _positive(self, key: str, default: float) -> float:
+    def positive(self, key: str, default: float) -> float:
+        """A finite number above zero."""
         value = self.real(key, default)
         if value <= 0:
             raise self._error(key, value, "more than 0")
@@ -284,8 +297,8 @@ class Keys:
             attn_factor = self.real("rope.scaling.yarn_attn_factor", 1.0)
             read = replace(read, ext_factor=None if ext_factor < 0 else ext_factor, attn_factor=attn_factor)
         if betas:
-            fast = self._positive("rope.scaling.yarn_beta_fast", 32.0)
-            slow = self._positive("rope.scaling.yarn_beta_slow", 1.0)
+            fast = self.positive("rope.scaling.yarn_beta_fast", 32.0)
+            slow = self.positive("rope.scaling.yarn_beta_slow", 1.0)
             read = replace(read, beta_fast=fast, beta_slow=slow)
         return read
 
@@ -320,22 +333,32 @@ class Keys:
         back = 1.0 if scaled or not rope.ext_factor else 1 + 0.1 * math.log(1 / rope.freq_scale)
         return replace(
             rope,
-            base=self._positive("rope.freq_base_swa", base),
+            base=self.positive("rope.freq_base_swa", base),
             freq_scale=rope.freq_scale if scaled else 1.0,
             magnitude=rope.magnitude / back,
             factors=None,
             long_factors=None,
         )
 
-    def windows(self, period: int) -> list[int | None]:
-        """The sliding window of each layer: every `period`-th layer sees all, unless the file says otherwise."""
-        size = self.integer("attention.sliding_window", 0, least=0)
+    def windows(
+        self, period: int | None, default: int = 0, dense_first: bool = False, required: bool = False
+    ) -> list[int | None]:
+        """The sliding window of each layer, `default` where the file has no size (0: no window).
+
+        Where the file has no pattern, every `period`-th layer sees all: the last of each so many layers, or the first.
+        period None: the file must have a pattern. required: it must have a size.
+        """
+        size = self.integer("attention.sliding_window", _MISSING if required else default, least=0)
         if not size:
             return [None] * self.n_layer
-        pattern = self.metadata.get(f"{self.arch}.attention.sliding_window_pattern")
-        if isinstance(pattern, (list, np.ndarray)):
-            windowed = [v > 0 for v in self.per_layer("attention.sliding_window_pattern", least=0)]
+        key = "attention.sliding_window_pattern"
+        pattern = self._get(key, _MISSING if period is None else period)
+        if period is None or isinstance(pattern, (list, np.ndarray)):
+            if not isinstance(pattern, (list, np.ndarray)):
+                raise self._error(key, pattern, "a list")
+            windowed = [v > 0 for v in self.per_layer(key, least=0)]
         else:
-            period = self.integer("attention.sliding_window_pattern", period, least=0)
-            windowed = [period == 0 or i % period < period - 1 for i in range(self.n_layer)]
+            period = self.integer(key, period, least=0)
+            full = 0 if dense_first else period - 1
+            windowed = [period == 0 or i % period != full for i in range(self.n_layer)]
         return [size if w else None for w in windowed]

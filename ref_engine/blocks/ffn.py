@@ -18,6 +18,8 @@ def ffn(x: F32, f: FfnSpec, at: Site) -> F32:
     else:
         up = mapped(x, "ffn_up", f.up, at)
         h = at.tap(f"ffn_{f.activation}", at.ops.activation(up, f.activation))
+        divisors = at.vector("ffn.act.scales")
+        h = h if divisors is None else at.tap("ffn_act", h / divisors)
     return mapped(h, "ffn_down", f.down, at)
 
 

@@ -15,6 +15,7 @@ from ref_engine.blocks.latent import latent_attention
 from ref_engine.blocks.lightning import lightning
 from ref_engine.blocks.mamba import mamba, mamba2
 from ref_engine.blocks.moe import moe
+from ref_engine.blocks.projection import projection
 from ref_engine.blocks.shortconv import short_conv
 from ref_engine.blocks.site import Site, model_norm, stream_after
 from ref_engine.reference.sums import F32
@@ -32,6 +33,7 @@ from ref_engine.spec import (
     SumSpec,
 )
 from ref_engine.spec.parts import Part
+from ref_engine.spec.projection import ProjectionSpec
 
 
 def side_by_side(x: F32, s: SumSpec, at: Site) -> F32:
@@ -52,6 +54,7 @@ PARTS: dict[type, Callable[[F32, Any, Site], F32]] = {
     Mamba2Spec: mamba2,
     MambaSpec: mamba,
     MoeSpec: moe,
+    ProjectionSpec: projection,
     ShortConvSpec: short_conv,
     SumSpec: side_by_side,
 }

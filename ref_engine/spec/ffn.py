@@ -24,6 +24,7 @@ class FfnSpec:
     down: str = "ffn_down"
     constants: tuple[float, ...] = ()  # of the activation, see reference/ffn.py
     scales: Presence = "no"  # a factor on each map's result, bias included, `ffn_up.scale` (1,)
+    divisors: Presence = "no"  # ffn.act.scales (F,): what the activation gives is divided by them (without a gate)
 
     def rules(self, d_model: int) -> Rules:
         rules = linear(self.up, (2 if self.fused else 1) * self.width, d_model, self.bias)
@@ -32,7 +33,7 @@ class FfnSpec:
         rules |= linear(self.down, d_model, self.width, self.bias)
         for name in (self.up, self.gate, self.down) if self.gated and not self.fused else (self.up, self.down):
             rules |= tensor(f"{name}.scale", (1,), self.scales)
-        return rules
+        return rules | tensor("ffn.act.scales", (self.width,), self.divisors)
 
     def memory(self) -> Memory:
         return NOTHING

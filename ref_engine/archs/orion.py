@@ -1,0 +1,15 @@
+"""Orion: Llama's layer with LayerNorm (llama.cpp: src/models/orion.cpp)."""
+
+from __future__ import annotations
+
+from ref_engine.archs.keys import Keys
+from ref_engine.archs.layers import layers
+from ref_engine.spec import ModelSpec
+
+
+def spec(keys: Keys) -> ModelSpec:
+    return keys.model(
+        layers(keys, keys.rope(keys.head_dim, "halves", factors="none"), keys.layer_norm),
+        output_norm=keys.layer_norm("output_norm"),
+        tied=False,
+    )

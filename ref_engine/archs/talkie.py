@@ -1,0 +1,35 @@
+"""Talkie: norms without weights, a gain for each query head, and the embeddings added again after each layer.
+
+llama.cpp: src/models/talkie.cpp.
+"""
+
+from __future__ import annotations
+
+from ref_engine.archs.keys import Keys
+from ref_engine.archs.layers import layers
+from ref_engine.spec import ModelSpec, NormSpec
+
+
+def spec(keys: Keys) -> ModelSpec:
+    def bare(name: str) -> NormSpec:
+        return keys.rms(name, weight="no")
+
+    return keys.model(
+        layers(
+            keys,
+            keys.rope(keys.head_dim, "halves", factors="none"),
+            bare,
+            mixer={
+                "q_norm": keys.rms("attn_q_norm"),
+                "k_norm": bare("attn_k_norm"),
+                "norm_over": "gain",
+                "norm_after_rope": True,
+            },
+            ffn={"scales": "may"},
+            embedding_skip=True,
+        ),
+        embedding_norm=bare("token_embd_norm"),
+        output_norm=bare("output_norm"),
+        logit_scale=keys.real("logit_scale"),
+        tied=False,
+    )
