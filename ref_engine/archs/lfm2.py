@@ -5,6 +5,8 @@ llama.cpp: src/models/lfm2.cpp, lfm2moe.cpp. The output norm has the name of an 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ref_engine.archs.experts import SELECTION_BIAS, leading_dense, moe, read_routing
 from ref_engine.archs.keys import Heads, Keys
 from ref_engine.archs.recurrent import attention
@@ -26,7 +28,7 @@ def spec_moe(keys: Keys) -> ModelSpec:
     return _model(keys, ffns, None)
 
 
-def _model(keys: Keys, ffns: list[Part], window: int | None) -> ModelSpec:
+def _model(keys: Keys, ffns: Sequence[Part], window: int | None) -> ModelSpec:
     layers = (
         LayerSpec(_mixer(keys, i, heads, window), ffn, mixer_norm=keys.rms("attn_norm"), ffn_norm=keys.rms("ffn_norm"))
         for i, (heads, ffn) in enumerate(zip(keys.heads(recurrent=True), ffns, strict=True))

@@ -1,6 +1,6 @@
-"""MiniMax-01: lightning attention in seven of eight layers, all mixtures of experts (llama.cpp: src/models/minimax-01.cpp).
+"""MiniMax-01: lightning attention in seven of eight layers, then a mixture of experts.
 
-What each half is added to is its normed input, times the residual scale.
+llama.cpp: src/models/minimax-01.cpp. What each half is added to is its normed input, times the residual scale.
 """
 
 from __future__ import annotations

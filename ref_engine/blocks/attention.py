@@ -15,6 +15,7 @@ from ref_engine.spec import AttentionSpec, NormSpec, RopeSpec
 def attention(x: F32, a: AttentionSpec, at: Site) -> F32:
     """(T, D) -> (T, D): project to heads, turn by position, remember, attend, project back."""
     q, k, v = projections(x, a, at)
+    q, gate = np.split(q, 2, axis=-1) if a.gate == "query" else (q, None)
     if not a.norm_after_rope:
         q, k = head_norm(q, a.q_norm, a, at, "Qcur_normed"), head_norm(k, a.k_norm, a, at, "Kcur_normed")
     q, k = turn(q, a.rope, at), turn(k, a.rope, at)
@@ -23,13 +24,13 @@ def attention(x: F32, a: AttentionSpec, at: Site) -> F32:
     q, k, v = at.tap("Qcur", q), at.tap("Kcur", k), at.tap("Vcur", v)
     chosen = NONE_CHOSEN if a.index is None else choose_blocks(x, a.index, a.rope, at)
     y = at.tap("kqv_out", attend(tempered(q, a, at), k, v, a, at, chosen))
-    return at.linear(gated(y, x, a, at), "attn_output")
+    return at.linear(gated(y, x, gate, a, at), "attn_output")
 
 
 def projections(x: F32, a: AttentionSpec, at: Site) -> tuple[F32, F32, F32]:
-    """(T, D) -> queries (T, H, Hd), keys (T, K, Hd), values (T, K, Vd)."""
+    """(T, D) -> queries (T, H, Hd), keys (T, K, Hd), values (T, K, Vd). Gates may lie behind each query."""
     if a.fused:
-        widths = np.cumsum([a.n_head * a.head_dim, a.n_head_kv * a.head_dim])
+        widths = np.cumsum([a.n_head * a.query_dim, a.n_head_kv * a.head_dim])
         qkv = at.linear(x, "attn_qkv")
         if a.split_bias:
             qkv = qkv + np.concatenate([at[f"{name}.bias"].f32() for name in ("attn_q", "attn_k", "attn_v")])
@@ -70,8 +71,13 @@ def tempered(q: F32, a: AttentionSpec, at: Site) -> F32:
     return at.tap("Qcur_attn_temp_scaled", q * factors[:, None, None])
 
 
-def gated(y: F32, x: F32, a: AttentionSpec, at: Site) -> F32:
-    """What the heads mixed (T, H * Vd), times the gates that the layer's input x (T, D) asks for."""
+def gated(y: F32, x: F32, gate: F32 | None, a: AttentionSpec, at: Site) -> F32:
+    """What the heads mixed (T, H * Vd), times the gates that the layer's input x (T, D) asks for.
+
+    gate: before the sigmoid, one for each feature (T, H, Hd), where it came with the queries.
+    """
+    if gate is not None:
+        return at.tap("attn_gated", y * at.tap("gate_sigmoid", sigmoid(gate.reshape(y.shape))))
     if a.gate == "no":
         return y
     gate = at.tap("attn_gate", sigmoid(at.linear(x, "attn_gate")))

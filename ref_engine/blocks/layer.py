@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ref_engine.blocks.attention import attention
+from ref_engine.blocks.deltanet import delta_net
 from ref_engine.blocks.ffn import ffn
 from ref_engine.blocks.kda import kda
 from ref_engine.blocks.latent import latent_attention
@@ -21,6 +22,7 @@ from ref_engine.blocks.site import Site, model_norm, stream_after
 from ref_engine.reference.sums import F32
 from ref_engine.spec import (
     AttentionSpec,
+    DeltaNetSpec,
     FfnSpec,
     KdaSpec,
     LatentAttentionSpec,
@@ -47,6 +49,7 @@ def side_by_side(x: F32, s: SumSpec, at: Site) -> F32:
 # How each kind of part is computed: (x (T, D), its spec, its place) -> (T, D)
 PARTS: dict[type, Callable[[F32, Any, Site], F32]] = {
     AttentionSpec: attention,
+    DeltaNetSpec: delta_net,
     FfnSpec: ffn,
     KdaSpec: kda,
     LatentAttentionSpec: latent_attention,
@@ -99,7 +102,7 @@ def serial(x: F32, layer: LayerSpec, at: Site) -> F32:
             h = at.tap("attn_post_norm", at.norm(h, layer.mixer_post_norm))
         x = at.tap(layer.stream_name, x + scaled(h, layer.residual_scale))
     if layer.ffn is not None:
-        h = at.tap("ffn_norm", at.norm(x, layer.ffn_norm))
+        h = at.tap(layer.ffn_norm_name, at.norm(x, layer.ffn_norm))
         x = carried(x, h, layer)
         h = at.tap("ffn_out", run_part(h, layer.ffn, at))
         if layer.ffn_post_norm is not None:
@@ -119,7 +122,7 @@ def parallel(x: F32, layer: LayerSpec, at: Site) -> F32:
     h = at.tap("attn_norm", at.norm(x, layer.mixer_norm))
     a = at.norm(at.tap("attn_out", run_part(h, layer.mixer, at)), layer.mixer_post_norm)
     if layer.ffn_norm is not None:
-        h = at.tap("ffn_norm", at.norm(x, layer.ffn_norm))
+        h = at.tap(layer.ffn_norm_name, at.norm(x, layer.ffn_norm))
     f = at.norm(at.tap("ffn_out", run_part(h, layer.ffn, at)), layer.ffn_post_norm)
     return x + scaled(a, layer.residual_scale) + scaled(f, layer.residual_scale)
 

@@ -5,6 +5,7 @@ of a layer is a frozen value that also says which tensors it needs (`rules`) and
 """
 
 from ref_engine.spec.attention import AttentionSpec, Temperature
+from ref_engine.spec.deltanet import DeltaNetSpec
 from ref_engine.spec.ffn import FfnSpec
 from ref_engine.spec.indexer import BlockIndexSpec, IndexerSpec
 from ref_engine.spec.kda import KdaSpec
@@ -24,6 +25,7 @@ __all__ = [
     "AttentionSpec",
     "BlockIndexSpec",
     "ChunkSpec",
+    "DeltaNetSpec",
     "FfnSpec",
     "IndexerSpec",
     "KdaSpec",

@@ -51,8 +51,8 @@ class AttentionSpec:
     bias: Presence = "may"
     output_bias: Presence = "no"
     # attn_gate: what the heads mix is multiplied by the sigmoid of a map of the layer's input, a number for each head
-    # or for each feature
-    gate: Literal["no", "head", "feature"] = "no"
+    # or for each feature; "query": attn_q gives it, for each head after its query
+    gate: Literal["no", "head", "feature", "query"] = "no"
     temperature: Temperature | None = None
     split_bias: bool = False  # a fused matrix with separate biases for queries, keys and values
     index: BlockIndexSpec | None = None  # each group of heads attends to the tokens of the blocks that it chooses
@@ -61,9 +61,14 @@ class AttentionSpec:
     def value_dim(self) -> int:
         return self.head_dim if self.v_dim is None else self.v_dim
 
+    @property
+    def query_dim(self) -> int:
+        """What attn_q gives for a head."""
+        return 2 * self.head_dim if self.gate == "query" else self.head_dim
+
     def rules(self, d_model: int) -> Rules:
         h, k = self.n_head, self.n_head_kv
-        q_width, k_width, v_width = h * self.head_dim, k * self.head_dim, k * self.value_dim
+        q_width, k_width, v_width = h * self.query_dim, k * self.head_dim, k * self.value_dim
         out = h * self.value_dim
         if self.fused:
             rules = linear("attn_qkv", q_width + k_width + v_width, d_model, "no" if self.split_bias else self.bias)
@@ -74,7 +79,7 @@ class AttentionSpec:
         if self.split_bias:
             for name, width in (("attn_q", q_width), ("attn_k", k_width), ("attn_v", v_width)):
                 rules |= tensor(f"{name}.bias", (width,))
-        if self.gate != "no":
+        if self.gate in ("head", "feature"):
             rules |= linear("attn_gate", h if self.gate == "head" else out, d_model, "no")
         rules |= linear("attn_output", d_model, out, self.output_bias)
         for name in (("attn_qkv",) if self.fused else ("attn_q", "attn_k", "attn_v")) + ("attn_output",):

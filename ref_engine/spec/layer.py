@@ -35,6 +35,7 @@ class LayerSpec:
     exit_norm: NormSpec | None = None
     kept: bool = False  # a later layer recalls the stream that leaves this one
     normed_residual: float | None = None  # a half is added to its normed input times this, not to the stream
+    ffn_norm_name: str = "ffn_norm"  # llama.cpp's name for what the FFN reads
 
     @property
     def halves(self) -> tuple[Part, ...]:
