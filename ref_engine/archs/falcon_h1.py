@@ -28,4 +28,5 @@ def spec(keys: Keys) -> ModelSpec:
 
 
 def _mamba2(keys: Keys, layer: int) -> Mamba2Spec:
-    return mamba2(keys, normed=f"blk.{layer}.ssm_norm.weight" in keys.tensors)
+    normed = f"blk.{layer}.ssm_norm.weight" in keys.tensors
+    return mamba2(keys) if normed else mamba2(keys, norm=None)

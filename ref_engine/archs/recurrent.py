@@ -19,17 +19,19 @@ def mamba(keys: Keys, **features: Any) -> MambaSpec:
     )
 
 
-def mamba2(keys: Keys, normed: bool = True, **features: Any) -> Mamba2Spec:
+def mamba2(keys: Keys, **features: Any) -> Mamba2Spec:
+    """Its norm is an RMS norm with the model's epsilon, unless features have another or None."""
     inner, n_head, groups = (keys.integer(f"ssm.{k}") for k in ("inner_size", "time_step_rank", "group_count"))
     divides(keys, "ssm.time_step_rank", n_head, inner)
     divides(keys, "ssm.group_count", groups, n_head)
+    if "norm" not in features:
+        features["norm"] = keys.rms("ssm_norm")
     return Mamba2Spec(
         n_head=n_head,
         inner=inner,
         state=keys.integer("ssm.state_size"),
         groups=groups,
         conv=keys.integer("ssm.conv_kernel"),
-        norm=keys.rms("ssm_norm") if normed else None,
         **features,
     )
 
