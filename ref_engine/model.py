@@ -240,7 +240,8 @@ def load(
     ops = get_ops(backend or default_backend(), activations, n_threads)
     file = open_gguf(Path(path))
     try:
-        spec = read_spec(file.metadata, file.tensors.keys(), n_ctx)
+        shapes = {name: info.shape for name, info in file.tensors.items()}
+        spec = read_spec(file.metadata, shapes, n_ctx)
         weights = Weights(file, _quarter_of_memory() if unpack_budget is None else unpack_budget)
         check_tensors(spec, weights)
     except BaseException:

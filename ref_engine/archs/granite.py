@@ -1,6 +1,6 @@
 """Granite 3 and its relatives: Llama's layer with a scale on embedding, scores, residuals and logits.
 
-llama.cpp: src/models/granite.cpp, granite-swa.cpp (windows and sinks) and minicpm.cpp (scales of its own where the
+llama.cpp: src/models/granite.cpp, granite-moe.cpp, granite-swa.cpp (windows and sinks) and minicpm.cpp (scales of its own where the
 file has none).
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+from ref_engine.archs.experts import dense_or_moe
 from ref_engine.archs.keys import Keys
 from ref_engine.archs.layers import layers
 from ref_engine.errors import ModelError
@@ -20,13 +21,20 @@ _MINICPM_BASE_WIDTH = 256
 
 
 def granite(keys: Keys) -> ModelSpec:
-    turned = keys.boolean("rope.scaling.finetuned", True)
+    return _granite(keys, turned=keys.boolean("rope.scaling.finetuned", True))
+
+
+def granite_moe(keys: Keys) -> ModelSpec:
+    return _granite(keys, turned=True)
+
+
+def _granite(keys: Keys, turned: bool) -> ModelSpec:
     return keys.model(
         layers(
             keys,
             keys.rope(keys.head_dim, "adjacent") if turned else None,
             mixer={"scale": _score_scale(keys), "output_bias": "may"},
-            ffn={"bias": "may"},
+            ffn=dense_or_moe(keys, {"bias": "may"}, shared=True),
             residual_scale=keys.real("residual_scale", 0.0) or None,
         ),
         embedding_scale=keys.real("embedding_scale", 0.0) or None,
@@ -60,7 +68,7 @@ def minicpm(keys: Keys) -> ModelSpec:
             keys,
             keys.rope(keys.head_dim, "adjacent"),
             mixer={"output_bias": "may"},
-            ffn={"bias": "may"},
+            ffn=dense_or_moe(keys, {"bias": "may"}),
             residual_scale=residual_scale or None,
         ),
         embedding_scale=keys.real("embedding_scale", _MINICPM_EMBEDDING_SCALE) or None,

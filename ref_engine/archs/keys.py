@@ -60,7 +60,7 @@ class Heads(NamedTuple):
 class Keys:
     metadata: Mapping[str, object]
     arch: str
-    tensors: Collection[str]
+    tensors: Collection[str] | Mapping[str, tuple[int, ...]]
     n_ctx: int | None = None
 
     def _get(self, key: str, default: object) -> object:
@@ -71,6 +71,10 @@ class Keys:
 
     def _error(self, key: str, value: object, wanted: str) -> ModelError:
         return ModelError(f"metadata key {self.arch}.{key} is {value!r}, expected {wanted}")
+
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """The shape of a tensor, slowest axis first; None for one that is not there, or where only names are known."""
+        return self.tensors.get(name) if isinstance(self.tensors, Mapping) else None
 
     def has(self, key: str) -> bool:
         return f"{self.arch}.{key}" in self.metadata

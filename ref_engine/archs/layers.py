@@ -10,6 +10,7 @@ from ref_engine.archs.keys import Keys
 from ref_engine.errors import ModelError
 from ref_engine.reference.attention import default_scale
 from ref_engine.spec import AttentionSpec, FfnSpec, LayerSpec, NormSpec, RopeSpec
+from ref_engine.spec.parts import Part
 
 Features = Mapping[str, Any]
 
@@ -38,7 +39,7 @@ def layers(
     windows: Iterable[int | None] = repeat(None),
     widths: Iterable[int] | None = None,
     mixer: Features | None = None,
-    ffn: Features | None = None,
+    ffn: Features | Callable[[int], Part] | None = None,
     **features: Any,
 ) -> list[LayerSpec]:
     """One layer for each of the file's.
@@ -52,7 +53,7 @@ def layers(
     return [
         LayerSpec(
             attention(keys, i, rope_i, **({"window": window} | dict(mixer or {}))),
-            FfnSpec(width, **({"activation": "silu"} | dict(ffn or {}))),
+            ffn(i) if callable(ffn) else FfnSpec(width, **({"activation": "silu"} | dict(ffn or {}))),
             **features,
         )
         for i, (width, rope_i, window) in enumerate(

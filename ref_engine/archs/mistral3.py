@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ref_engine.archs.experts import dense_or_moe
 from ref_engine.archs.keys import Keys
 from ref_engine.archs.layers import layers
 from ref_engine.spec import ModelSpec
@@ -17,6 +18,6 @@ def spec(keys: Keys) -> ModelSpec:
             keys,
             keys.rope(keys.head_dim, "adjacent", yarn=yarn),
             mixer={"output_bias": "may", "temperature": temperature},
-            ffn={"bias": "may", "scales": "may"},
+            ffn=dense_or_moe(keys, {"bias": "may", "scales": "may"}, scales="may"),
         )
     )

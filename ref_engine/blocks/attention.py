@@ -7,9 +7,11 @@ import numpy as np
 from ref_engine.blocks.indexer import NONE_CHOSEN, Chosen, choose_blocks
 from ref_engine.blocks.site import Share, Site
 from ref_engine.reference.attention import alibi_slopes, chunked_mask, full_mask, temperatures
-from ref_engine.reference.elementary import sigmoid
+from ref_engine.reference.elementary import sigmoid, softplus
 from ref_engine.reference.sums import F32
 from ref_engine.spec import AttentionSpec, NormSpec, RopeSpec
+
+GATES = {"sigmoid": sigmoid, "softplus": softplus}
 
 
 def attention(x: F32, a: AttentionSpec, at: Site) -> F32:
@@ -24,7 +26,8 @@ def attention(x: F32, a: AttentionSpec, at: Site) -> F32:
     q, k, v = at.tap("Qcur", q), at.tap("Kcur", k), at.tap("Vcur", v)
     chosen = NONE_CHOSEN if a.index is None else choose_blocks(x, a.index, a.rope, at)
     y = at.tap("kqv_out", attend(tempered(q, a, at), k, v, a, at, chosen))
-    return at.linear(gated(y, x, gate, a, at), "attn_output")
+    y = at.linear(gated(y, x, gate, a, at), "attn_output")
+    return y if a.output_scale is None else y * np.float32(a.output_scale)
 
 
 def projections(x: F32, a: AttentionSpec, at: Site) -> tuple[F32, F32, F32]:
@@ -80,7 +83,7 @@ def gated(y: F32, x: F32, gate: F32 | None, a: AttentionSpec, at: Site) -> F32:
         return at.tap("attn_gated", y * at.tap("gate_sigmoid", sigmoid(gate.reshape(y.shape))))
     if a.gate == "no":
         return y
-    gate = at.tap("attn_gate", sigmoid(at.linear(x, "attn_gate")))
+    gate = at.tap("attn_gate", GATES[a.gate_by](at.linear(x, "attn_gate")))
     by_head = y.reshape(y.shape[0], gate.shape[1], -1) if a.gate == "head" else y
     return at.tap("attn_gated", (by_head * gate.reshape(*gate.shape, *[1] * (by_head.ndim - 2))).reshape(y.shape))
 

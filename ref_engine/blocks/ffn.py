@@ -7,7 +7,7 @@ import numpy as np
 from ref_engine.blocks.site import Site
 from ref_engine.reference.ffn import glu_name
 from ref_engine.reference.sums import F32
-from ref_engine.spec import FfnSpec
+from ref_engine.spec import ActivationSpec, FfnSpec
 
 
 def ffn(x: F32, f: FfnSpec, at: Site) -> F32:
@@ -41,3 +41,8 @@ def shown(y: F32, role: str, name: str, at: Site) -> F32:
     y = at.tap(f"{role}_b" if f"{name}.bias" in at else role, y)
     scale = at.vector(f"{name}.scale")
     return y if scale is None else at.tap(f"{role}_s", y * scale)
+
+
+def bare_activation(x: F32, a: ActivationSpec, at: Site) -> F32:
+    """(T, D) -> (T, D)"""
+    return at.tap(f"ffn_{a.activation}", at.ops.activation(x, a.activation))

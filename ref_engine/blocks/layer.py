@@ -10,7 +10,7 @@ import numpy as np
 
 from ref_engine.blocks.attention import attention
 from ref_engine.blocks.deltanet import delta_net
-from ref_engine.blocks.ffn import ffn
+from ref_engine.blocks.ffn import bare_activation, ffn
 from ref_engine.blocks.kda import kda
 from ref_engine.blocks.latent import latent_attention
 from ref_engine.blocks.lightning import lightning
@@ -21,6 +21,7 @@ from ref_engine.blocks.shortconv import short_conv
 from ref_engine.blocks.site import Site, model_norm, stream_after
 from ref_engine.reference.sums import F32
 from ref_engine.spec import (
+    ActivationSpec,
     AttentionSpec,
     DeltaNetSpec,
     FfnSpec,
@@ -48,6 +49,7 @@ def side_by_side(x: F32, s: SumSpec, at: Site) -> F32:
 
 # How each kind of part is computed: (x (T, D), its spec, its place) -> (T, D)
 PARTS: dict[type, Callable[[F32, Any, Site], F32]] = {
+    ActivationSpec: bare_activation,
     AttentionSpec: attention,
     DeltaNetSpec: delta_net,
     FfnSpec: ffn,

@@ -6,7 +6,7 @@ of a layer is a frozen value that also says which tensors it needs (`rules`) and
 
 from ref_engine.spec.attention import AttentionSpec, Temperature
 from ref_engine.spec.deltanet import DeltaNetSpec
-from ref_engine.spec.ffn import FfnSpec
+from ref_engine.spec.ffn import ActivationSpec, FfnSpec
 from ref_engine.spec.indexer import BlockIndexSpec, IndexerSpec
 from ref_engine.spec.kda import KdaSpec
 from ref_engine.spec.latent import LatentAttentionSpec
@@ -22,6 +22,7 @@ from ref_engine.spec.shortconv import ShortConvSpec
 from ref_engine.spec.sum import SumSpec
 
 __all__ = [
+    "ActivationSpec",
     "AttentionSpec",
     "BlockIndexSpec",
     "ChunkSpec",

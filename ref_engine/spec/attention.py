@@ -56,6 +56,8 @@ class AttentionSpec:
     temperature: Temperature | None = None
     split_bias: bool = False  # a fused matrix with separate biases for queries, keys and values
     index: BlockIndexSpec | None = None  # each group of heads attends to the tokens of the blocks that it chooses
+    gate_by: Literal["sigmoid", "softplus"] = "sigmoid"  # what makes gates of the map attn_gate
+    output_scale: float | None = None  # factor on what attn_output gives
 
     @property
     def value_dim(self) -> int:

@@ -37,3 +37,16 @@ class FfnSpec:
 
     def memory(self) -> Memory:
         return NOTHING
+
+
+@dataclass(frozen=True)
+class ActivationSpec:
+    """An activation and no weights: what is left of a network whose tensors a family does not use."""
+
+    activation: str
+
+    def rules(self, d_model: int) -> Rules:
+        return {}
+
+    def memory(self) -> Memory:
+        return NOTHING
