@@ -45,5 +45,7 @@ def spec(keys: Keys) -> ModelSpec:
         n_shared = keys.integer("expert_shared_count", least=0)
         return moe(keys, i, routing=routing, shared=shared_ffn(width * n_shared) if n_shared else None)
 
-    posts = {"mixer_post_norm": keys.rms("post_attention_norm"), "ffn_post_norm": keys.rms("post_ffw_norm")}
-    return keys.model(expert_layers(keys, mixer, ffn, **posts), embedding_scale=math.sqrt(keys.d_model))
+    layers = expert_layers(
+        keys, mixer, ffn, mixer_post_norm=keys.rms("post_attention_norm"), ffn_post_norm=keys.rms("post_ffw_norm")
+    )
+    return keys.model(layers, embedding_scale=math.sqrt(keys.d_model))

@@ -3,6 +3,8 @@ there and in the dense layers at the start (llama.cpp: cohere2moe.cpp)."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from ref_engine.archs.experts import (
     dense_ffn,
     expert_layers,
@@ -35,7 +37,7 @@ def spec(keys: Keys) -> ModelSpec:
         if i < n_dense:
             return dense_ffn(keys, i, scales="may")
         width = expert_width(keys, i, divided=False)
-        features = {}
+        features: dict[str, Any] = {}
         if n_shared:
             one = keys.integer("expert_shared_feed_forward_length", 0, least=0) or width * n_shared
             features = {"shared": shared_ffn(one, scales="may"), "sum_scale": _MEAN_OF_TWO}

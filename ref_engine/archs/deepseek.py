@@ -1,5 +1,5 @@
-"""DeepSeek 1 and the families that keep its plan, dense layers first, then small experts beside shared ones: dots.llm1,
-Ling (BailingMoe 1 and 2) and GLM 4.5 (llama.cpp: deepseek.cpp, dots1.cpp, bailingmoe.cpp, bailingmoe2.cpp, glm4-moe.cpp).
+"""DeepSeek 1 and families that keep its plan, dense layers first, then small experts beside shared ones: dots.llm1,
+Ling 1 and 2, GLM 4.5 (llama.cpp: deepseek.cpp, dots1.cpp, bailingmoe.cpp, bailingmoe2.cpp, glm4-moe.cpp).
 """
 
 from __future__ import annotations

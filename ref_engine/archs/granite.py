@@ -1,7 +1,7 @@
 """Granite 3 and its relatives: Llama's layer with a scale on embedding, scores, residuals and logits.
 
-llama.cpp: src/models/granite.cpp, granite-moe.cpp, granite-swa.cpp (windows and sinks) and minicpm.cpp (scales of its own where the
-file has none).
+llama.cpp: src/models/granite.cpp, granite-moe.cpp, granite-swa.cpp (windows and sinks) and minicpm.cpp
+(scales of its own where the file has none).
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 from ref_engine.archs.experts import dense_ffn, expert_layers, expert_width, moe, read_routing
 from ref_engine.archs.keys import Keys
@@ -35,7 +36,7 @@ def spec(keys: Keys) -> ModelSpec:
         return attention(keys, i, rope, scale_queries=True, scale=scale, soft_cap=cap)
 
     def ffn(i: int) -> MoeSpec:
-        features = {}
+        features: dict[str, Any] = {}
         if f"blk.{i}.ffn_up.weight" in keys.tensors:
             gated = f"blk.{i}.ffn_gate.weight" in keys.tensors
             dense = dense_ffn(keys, i, "gelu", gated=gated)
@@ -44,9 +45,10 @@ def spec(keys: Keys) -> ModelSpec:
         width = expert_width(keys, i, divided=False)
         return moe(keys, i, width=width, activation="gelu", gated=gated, routing=routing, **features)
 
-    posts = {"mixer_post_norm": keys.rms("attn_output_norm"), "ffn_post_norm": keys.rms(post)}
     return keys.model(
-        expert_layers(keys, mixer, ffn, **posts),
+        expert_layers(
+            keys, mixer, ffn, mixer_post_norm=keys.rms("attn_output_norm"), ffn_post_norm=keys.rms(post)
+        ),
         embedding_scale=keys.real("embedding_scale", _EMBEDDING_SCALE) or None,
         logit_scale=keys.real("logit_scale", _LOGIT_SCALE),
         final_soft_cap=keys.real("final_logit_softcapping", 0.0) or None,

@@ -1,4 +1,4 @@
-"""Hunyuan 3: norms on the heads, and experts beside a shared one in the layers that have a router (llama.cpp: hy-v3.cpp).
+"""Hunyuan 3: norms on the heads, and experts beside a shared one in layers that have a router (llama.cpp: hy-v3.cpp).
 
 A layer with a router may hold a dense network too, which is not used.
 """

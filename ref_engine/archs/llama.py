@@ -1,4 +1,4 @@
-"""Llama 1 to 3, Mistral, Mixtral, SmolLM2 and the many others that share their layer (llama.cpp: src/models/llama.cpp)."""
+"""Llama 1 to 3, Mistral, Mixtral, SmolLM2 and the many others that share their layer (llama.cpp: models/llama.cpp)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Maple: experts in every layer with clamped gates; positions only in the layers with windows (llama.cpp: maple.cpp)."""
+"""Maple: experts in every layer with clamped gates; positions only in layers with windows (llama.cpp: maple.cpp)."""
 
 from __future__ import annotations
 

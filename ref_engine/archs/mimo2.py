@@ -1,5 +1,5 @@
 """MiMo 2: heads and positions of their own in layers with windows, sinks, experts in the layers that have a router
-(llama.cpp: mimo2.cpp). A layer with a router may hold a dense network too, which is not used."""
+(llama.cpp: mimo2.cpp). Biases of projections are not used, nor is a dense network in a layer with a router."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from ref_engine.spec import AttentionSpec, ModelSpec, MoeSpec
 from ref_engine.spec.parts import Part
 
 _DENSE = ("ffn_gate.weight", "ffn_up.weight", "ffn_down.weight")
+_BIASES = tuple(f"blk.*.attn_{name}.bias" for name in ("q", "k", "v", "qkv"))
 
 
 def spec(keys: Keys) -> ModelSpec:
@@ -20,7 +21,7 @@ def spec(keys: Keys) -> ModelSpec:
 
     def mixer(i: int) -> AttentionSpec:
         return attention(
-            keys, i, rope if windows[i] is None else windowed, window=windows[i], sinks="may",
+            keys, i, rope if windows[i] is None else windowed, window=windows[i], sinks="may", bias="no", split_bias=False,
             output_scale=None if value_scale in (0.0, 1.0) else value_scale,
         )  # fmt: skip
 
@@ -32,4 +33,4 @@ def spec(keys: Keys) -> ModelSpec:
 
     layers = expert_layers(keys, mixer, ffn)
     routed = [i for i, layer in enumerate(layers) if isinstance(layer.ffn, MoeSpec)]
-    return keys.model(layers, ignored=tuple(f"blk.{i}.{name}" for i in routed for name in _DENSE))
+    return keys.model(layers, ignored=(*_BIASES, *(f"blk.{i}.{name}" for i in routed for name in _DENSE)))
