@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from ref_engine.archs.keys import Keys
 from ref_engine.archs.layers import layers
-from ref_engine.spec import ModelSpec
+from ref_engine.spec import ModelSpec, Pairing
 
 
 def spec(keys: Keys) -> ModelSpec:
     sections = keys.sections()
-    pairing = "adjacent" if sections is None else "halves"
+    pairing: Pairing = "adjacent" if sections is None else "halves"
     return keys.model(
         layers(
             keys,

@@ -35,9 +35,7 @@ def spec(keys: Keys) -> ModelSpec:
         stack[-1] = replace(stack[-1], exit_norm=keys.rms("stack_norm", weight="no"), kept=True)
         layers += stack
         last[is_slow] = len(layers) - 1
-    return keys.model(
-        layers, output_norm=None, embedding_scale=keys.real("embedding_scale", 0.0) or None
-    )
+    return keys.model(layers, output_norm=None, embedding_scale=keys.real("embedding_scale", 0.0) or None)
 
 
 def _layer(keys: Keys, blk: int) -> LayerSpec:

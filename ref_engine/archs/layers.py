@@ -22,7 +22,7 @@ def attention(keys: Keys, i: int, rope: RopeSpec | None, **features: Any) -> Att
         raise ModelError(f"metadata key {keys.arch}.attention.head_count_kv is 0 for layer {i}, expected at least 1")
     fused = features.pop("fused", f"blk.{i}.attn_qkv.weight" in keys.tensors)
     whole_bias = f"blk.{i}.attn_qkv.bias" in keys.tensors
-    usual = {
+    usual: dict[str, Any] = {
         "scale": default_scale(head.head_dim),
         "v_dim": head.v_dim,
         "causal": keys.causal,

@@ -10,7 +10,7 @@ from typing import Any
 from ref_engine.archs.keys import Keys
 from ref_engine.archs.layers import layers
 from ref_engine.errors import ModelError
-from ref_engine.spec import ModelSpec, NormSpec
+from ref_engine.spec import ModelSpec, NormSpec, RopeSpec
 
 _FOR_RANKING = "cls.output.weight"
 _AUDIO_TOKENS = 3072
@@ -57,7 +57,7 @@ def qwen3tts(keys: Keys) -> ModelSpec:
     )
 
 
-def _interleaved(keys: Keys) -> Any:
+def _interleaved(keys: Keys) -> RopeSpec:
     sections = keys.sections(required=True)
     return keys.rope(keys.head_dim, "halves", factors="none", sections=sections, interleaved=True)
 
