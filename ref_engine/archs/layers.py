@@ -45,7 +45,8 @@ def layers(
     """One layer for each of the file's.
 
     rope: the rotary embedding of all layers, or of each. norm: what makes a norm of a name, by default `keys.rms`.
-    widths: of the feed-forward networks, by default the file's. mixer, ffn, features: of AttentionSpec, FfnSpec (by default gated SiLU) and LayerSpec.
+    widths: of the feed-forward networks, by default those of the file. mixer, ffn, features: of AttentionSpec,
+    FfnSpec (by default gated SiLU) and LayerSpec.
     """
     norm = norm or keys.rms
     ropes = repeat(rope) if rope is None or isinstance(rope, RopeSpec) else rope
