@@ -49,6 +49,7 @@ def _mixer(keys: Keys, layer: int, heads: Heads, window: int | None) -> Part:
         heads,
         keys.rope(heads.head_dim, "halves", factors="none"),
         window=window,
+        window_behind=True,
         q_norm=keys.rms("attn_q_norm"),
         k_norm=keys.rms("attn_k_norm"),
     )

@@ -47,9 +47,8 @@ def attention(keys: Keys, layer: int, heads: Heads, rope: RopeSpec | None = None
     if heads.n_head == 0:
         raise ModelError(f"metadata key {keys.arch}.attention.head_count is 0 for layer {layer}, which has attention")
     if features.get("gate") == "query" and heads.v_dim != heads.head_dim:
-        raise ModelError(
-            f"metadata key {keys.arch}.attention.value_length is {heads.v_dim}, expected the key length {heads.head_dim}"
-        )
+        key = f"{keys.arch}.attention.value_length"
+        raise ModelError(f"metadata key {key} is {heads.v_dim}, expected {heads.head_dim} as for keys")
     has = {name for name in ("qkv.weight", "qkv.bias", "q.bias") if f"blk.{layer}.attn_{name}" in keys.tensors}
     fused = "qkv.weight" in has
     scale = keys.real("attention.scale", 0.0) if features.pop("scaled", False) else 0.0

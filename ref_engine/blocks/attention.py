@@ -107,7 +107,7 @@ def attend(q: F32, k: F32, v: F32, a: AttentionSpec, at: Site, chosen: Chosen = 
         if a.chunk is not None:
             seen = chunked_mask(share.positions, keys.shape[0], a.chunk)
         elif not a.causal:
-            seen = full_mask(share.positions, keys.shape[0], a.window)
+            seen = full_mask(share.positions, keys.shape[0], a.window, a.window_behind)
         elif (groups := chosen.get(rows.start)) is not None:
             seen = np.repeat(groups, a.n_head // groups.shape[0], axis=0)
         return at.ops.attend(

@@ -29,10 +29,15 @@ def causal_mask(positions: NDArray[np.int64], n_keys: int, window: int | None) -
     return seen if window is None else seen & (s > positions[:, None] - window)
 
 
-def full_mask(positions: NDArray[np.int64], n_keys: int, window: int | None) -> NDArray[np.bool_]:
-    """Attention to both sides, within half a window of each (ggml's symmetric window): (T, S) bool."""
-    distance = np.abs(np.arange(n_keys) - positions[:, None])
-    seen: NDArray[np.bool_] = distance <= (n_keys if window is None else window // 2)
+def full_mask(positions: NDArray[np.int64], n_keys: int, window: int | None, behind: bool = False) -> NDArray[np.bool_]:
+    """Attention to both sides, within half a window of each (ggml's symmetric window): (T, S) bool.
+
+    behind: the window is one of the past, and all that comes after is seen (ggml's standard window).
+    """
+    back = positions[:, None] - np.arange(n_keys)
+    if window is None:
+        return np.ones(back.shape, np.bool_)
+    seen: NDArray[np.bool_] = back < window if behind else np.abs(back) <= window // 2
     return seen
 
 

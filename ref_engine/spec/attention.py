@@ -58,6 +58,7 @@ class AttentionSpec:
     index: BlockIndexSpec | None = None  # each group of heads attends to the tokens of the blocks that it chooses
     gate_by: Literal["sigmoid", "softplus"] = "sigmoid"  # what makes gates of the map attn_gate
     output_scale: float | None = None  # factor on what attn_output gives
+    window_behind: bool = False  # with causal=False: the window bounds the past alone, else each side has half of it
 
     @property
     def value_dim(self) -> int:
