@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from ref_engine.model import Model
 
 _TOKENS_SECOND = ("kq-", "kq_soft_max-", "kqv-")  # (H, T, ...); everything else is (T, ...)
+# One entry for each key: a pass has more of them than the one before, which is filled up with this.
+_BY_KEY = {"kq-": 0.0, "kq_soft_max-": 0.0, "indexer_score-": -np.inf, "top_k-": -1}
 
 
 class Trace(Mapping[str, F32]):
@@ -71,9 +73,11 @@ class Trace(Mapping[str, F32]):
     def __getitem__(self, name: str) -> F32:
         values = self._recorded[name]
         axis = 1 if name.startswith(_TOKENS_SECOND) else 0
-        if name.startswith(_TOKENS_SECOND[:2]):  # each pass has more keys than the one before
-            width = max(v.shape[-1] for v in values)
-            values = [np.pad(v, [(0, 0), (0, 0), (0, width - v.shape[-1])]) for v in values]
+        for prefix, missing in _BY_KEY.items():
+            if name.startswith(prefix):
+                width = max(v.shape[-1] for v in values)
+                gaps = [[(0, 0)] * (v.ndim - 1) + [(0, width - v.shape[-1])] for v in values]
+                values = [np.pad(v, gap, constant_values=missing) for v, gap in zip(values, gaps, strict=True)]
         return values[0] if len(values) == 1 else np.concatenate(values, axis=axis)
 
     def __iter__(self) -> Iterator[str]:

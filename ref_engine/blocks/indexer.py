@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ref_engine.blocks.site import Share, Site
 from ref_engine.reference.attention import causal_mask
-from ref_engine.reference.indexer import Mask, hadamard, highest, highest_blocks, index_scores
+from ref_engine.reference.indexer import Mask, hadamard, highest_blocks, index_scores, marked, ranked
 from ref_engine.reference.sums import F32
 from ref_engine.spec import RopeSpec
 from ref_engine.spec.indexer import BlockIndexSpec, IndexerSpec
 
 Chosen = Mapping[int, Mask | None]  # by the first row of each sequence's share; None: all that are visible
+Tap = Callable[[str, NDArray[Any]], NDArray[Any]]
 NONE_CHOSEN: Chosen = MappingProxyType({})
 
 
@@ -35,7 +38,8 @@ def choose(x: F32, low: F32, spec: IndexerSpec, rope: RopeSpec, at: Site) -> Cho
         visible = causal_mask(share.positions, keys.shape[0], None)
         scores = index_scores(q[share.rows], keys, weights[share.rows])
         scores = at.tap("indexer_score", np.where(visible, scores, np.float32(-np.inf)))
-        return highest(scores, visible, spec.top_k)
+        look: Tap = at.tap
+        return marked(look("top_k", ranked(scores, visible, spec.top_k)), visible)
 
     return {share.rows.start: of(share) for share in at.p.shares}
 

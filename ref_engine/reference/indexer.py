@@ -10,6 +10,7 @@ from ref_engine.reference.elementary import relu
 from ref_engine.reference.sums import F32, lane_matmul
 
 Mask = NDArray[np.bool_]
+Ranks = NDArray[np.int64]
 
 
 def hadamard(x: F32) -> F32:
@@ -39,14 +40,24 @@ def index_scores(q: F32, k: F32, weights: F32) -> F32:
     return score
 
 
-def highest(scores: F32, visible: Mask, n: int) -> Mask:
-    """The n highest scores of each row among the visible entries, the first of equal ones: (..., S) -> (..., S) bool.
+def ranked(scores: F32, visible: Mask, n: int) -> Ranks:
+    """The n entries with the highest scores in each row, best first, the first of equal ones: (..., S) -> (..., n).
 
-    Fewer than n visible entries: all of them.
+    Where fewer are visible, invisible ones follow (ggml_top_k, which leaves the choice among equals open).
     """
-    order = np.argsort(-np.where(visible, scores, np.float32(-np.inf)), axis=-1, kind="stable")[..., :n]
-    chosen = np.zeros(scores.shape, np.bool_)
-    np.put_along_axis(chosen, order, True, axis=-1)
+    ranks: Ranks = np.argsort(-np.where(visible, scores, np.float32(-np.inf)), axis=-1, kind="stable")[..., :n]
+    return ranks
+
+
+def marked(ranks: Ranks, visible: Mask) -> Mask:
+    """The visible ones among the entries of those numbers: (..., n), (..., S) -> (..., S) bool.
+
+    Raises ValueError for a number outside 0 .. S - 1.
+    """
+    if ranks.size and not 0 <= ranks.min() <= ranks.max() < visible.shape[-1]:
+        raise ValueError(f"top_k: {ranks.min()} to {ranks.max()}, expected numbers of {visible.shape[-1]} keys")
+    chosen = np.zeros((*ranks.shape[:-1], visible.shape[-1]), np.bool_)
+    np.put_along_axis(chosen, ranks, True, axis=-1)
     return chosen & visible
 
 
@@ -68,5 +79,6 @@ def highest_blocks(q: F32, k: F32, visible: Mask, positions: NDArray[np.int64], 
         padded = np.pad(scores, [(0, 0), (0, missing)], constant_values=-np.inf)
         best = padded.reshape(q.shape[0], n_blocks, block).max(axis=-1)
         best = np.where(is_local, np.float32(np.inf), best)
-        chosen.append(highest(best, blocks <= own, n)[:, s // block] & visible)
+        known = blocks <= own
+        chosen.append(marked(ranked(best, known, n), known)[:, s // block] & visible)
     return np.stack(chosen)
