@@ -223,6 +223,7 @@ def load(
     n_threads: int | None = None,
     n_ctx: int | None = None,
     unpack_budget: int | None = None,
+    expert_cache: int | None = None,
 ) -> Model:
     """Open a .gguf file (the first part of a split one) as a model.
 
@@ -231,18 +232,22 @@ def load(
     "q8", what fast kernels compute. n_threads: cores to use. n_ctx: context length, by default what the model was
     trained for (a longrope model: what it was trained for first, unless a prompt is longer).
     unpack_budget: bytes of unpacked weights to keep between passes, by default a quarter of the machine's memory.
+    expert_cache: bytes for experts that a backend has unpacked or repacked, the least recently used going first; by
+    default they all stay. With it a mixture larger than memory runs from the mapped file, with the same results.
     Raises GGUFError for a file that is not GGUF, ModelError for one that is not a model this version can run.
     """
     if n_ctx is not None and n_ctx < 1:
         raise RefEngineError(f"n_ctx is {n_ctx}, expected at least 1")
     if n_threads is not None and n_threads < 1:
         raise RefEngineError(f"n_threads is {n_threads}, expected at least 1")
+    if expert_cache is not None and expert_cache < 0:
+        raise RefEngineError(f"expert_cache is {expert_cache}, expected bytes")
     ops = get_ops(backend or default_backend(), activations, n_threads)
     file = open_gguf(Path(path))
     try:
         shapes = {name: info.shape for name, info in file.tensors.items()}
         spec = read_spec(file.metadata, shapes, n_ctx)
-        weights = Weights(file, _quarter_of_memory() if unpack_budget is None else unpack_budget)
+        weights = Weights(file, _quarter_of_memory() if unpack_budget is None else unpack_budget, expert_cache)
         check_tensors(spec, weights)
     except BaseException:
         file.close()

@@ -20,6 +20,7 @@ from ref_engine.errors import ModelError
 from ref_engine.files.header import TensorInfo
 from ref_engine.files.types import BLOCK, GGMLType
 from ref_engine.quant.types import BLOCK_TYPES, integers, supported
+from ref_engine.spec import ModelSpec
 
 PARTS = (
     "embeddings",
@@ -129,10 +130,12 @@ def make_plan(metadata: Mapping[str, object], tensors: Mapping[str, TensorInfo],
         raise ModelError("general.architecture is missing: this file does not describe a model")
     keys = Keys(metadata, arch, tensors.keys(), n_ctx)
     n_ctx = n_ctx or keys.n_ctx_train
+    spec, obstacle = _spec(metadata, tensors, n_ctx)
+    kept = {} if spec is None else _kept(spec)
     groups: dict[int | None, list[TensorInfo]] = {}
     for info in tensors.values():
         groups.setdefault(layer_of(info.name), []).append(info)
-    layers = tuple(_layer(i, groups[i], keys) for i in sorted(key for key in groups if key is not None))
+    layers = tuple(_layer(i, groups[i], keys, kept.get(i)) for i in sorted(key for key in groups if key is not None))
     idle = [_idle(info, keys, groups) for info in tensors.values()]
     width = sum(layer.cache_width for layer in layers)
     nbytes = sum(info.nbytes for info in tensors.values())
@@ -150,7 +153,7 @@ def make_plan(metadata: Mapping[str, object], tensors: Mapping[str, TensorInfo],
         state=sum(layer.state for layer in layers),
         scratch=_scratch(keys, tensors, layers, n_ctx),
         unpacked={mode: sum(_unpacked(info, mode, tensors) for info in tensors.values()) for mode in ("q8", "f32")},
-        obstacle=_obstacle(metadata, tensors, n_ctx),
+        obstacle=obstacle,
     )
 
 
@@ -168,7 +171,8 @@ def _parts(tensors: Iterable[TensorInfo]) -> tuple[Part, ...]:
     return tuple(parts)
 
 
-def _layer(index: int, tensors: list[TensorInfo], keys: Keys) -> Layer:
+def _layer(index: int, tensors: list[TensorInfo], keys: Keys, kept: tuple[int, int] | None) -> Layer:
+    """kept: (numbers for each token, bytes of states) if the architecture is known; else told from the tensors."""
     parts: Counter[str] = Counter()
     for info in tensors:
         parts[part_of(info.name)] += info.nbytes
@@ -186,8 +190,8 @@ def _layer(index: int, tensors: list[TensorInfo], keys: Keys) -> Layer:
         n_expert=n_expert,
         n_used=_n_used(keys, index, n_expert) if n_expert else 0,
         expert=expert,
-        cache_width=_cache_width(by_name, keys, index),
-        state=_state(by_name, keys),
+        cache_width=_cache_width(by_name, keys, index) if kept is None else kept[0],
+        state=_state(by_name, keys) if kept is None else kept[1],
     )
 
 
@@ -318,11 +322,24 @@ def _unpacked(info: TensorInfo, mode: str, tensors: Mapping[str, TensorInfo]) ->
     return math.prod(info.shape) // per_block * sum(array.nbytes for array in arrays if array is not None)
 
 
-def _obstacle(metadata: Mapping[str, object], tensors: Mapping[str, TensorInfo], n_ctx: int) -> str | None:
-    """Why this version cannot run the file, as far as the header tells."""
+def _spec(
+    metadata: Mapping[str, object], tensors: Mapping[str, TensorInfo], n_ctx: int
+) -> tuple[ModelSpec | None, str | None]:
+    """The model's features, and why this version cannot run the file, as far as the header tells."""
     try:
-        read_spec(metadata, tensors.keys(), n_ctx)
+        spec = read_spec(metadata, tensors.keys(), n_ctx)
     except ModelError as error:
-        return str(error)
+        return None, str(error)
     unknown = sorted({info.type.name for info in tensors.values() if not supported(info.type)})
-    return f"weights of type {', '.join(unknown)} are not supported yet" if unknown else None
+    return spec, f"weights of type {', '.join(unknown)} are not supported yet" if unknown else None
+
+
+def _kept(spec: ModelSpec) -> dict[int, tuple[int, int]]:
+    """What the cache holds for each `blk.N.`: numbers for each token, and bytes of recurrent states."""
+    kept: dict[int, tuple[int, int]] = {}
+    for i, layer in enumerate(spec.layers):
+        blk, memory = i if layer.blk is None else layer.blk, layer.memory()
+        width, state = kept.get(blk, (0, 0))
+        rows, states = (sum(math.prod(shape) for shape in part.values()) for part in (memory.rows, memory.states))
+        kept[blk] = width + rows, state + 4 * states
+    return kept

@@ -27,13 +27,17 @@ class UnpackCache:
     def __init__(self, budget: int) -> None:
         self.budget = budget
         self.held = 0
+        self.hits = self.misses = self.bytes_read = 0  # bytes_read: of packed weights, to make what was missing
         self._entries: OrderedDict[tuple[str, str], tuple[Any, int]] = OrderedDict()
 
-    def get(self, key: tuple[str, str], make: Callable[[], tuple[Any, int]]) -> Any:
-        """The value under `key`, made by `make() -> (value, bytes)` if it is not held."""
+    def get(self, key: tuple[str, str], make: Callable[[], tuple[Any, int]], source: int = 0) -> Any:
+        """The value under `key`, made by `make() -> (value, bytes)` from `source` bytes if it is not held."""
         if key in self._entries:
+            self.hits += 1
             self._entries.move_to_end(key)
             return self._entries[key][0]
+        self.misses += 1
+        self.bytes_read += source
         value, nbytes = make()
         if nbytes <= self.budget:
             self._entries[key] = (value, nbytes)
@@ -58,6 +62,8 @@ class Weight:
     data: NDArray[np.uint8]
     cache: UnpackCache = field(repr=False, default_factory=lambda: UnpackCache(0))
     kept: dict[str, Any] = field(repr=False, default_factory=dict)  # what a backend has made of it, for good
+    expert_cache: UnpackCache | None = field(repr=False, default=None)  # bounds what is made of experts
+    bounded: bool = False  # an expert whose unpacked or repacked form lives in `cache` only
 
     @property
     def nbytes(self) -> int:
@@ -90,7 +96,7 @@ class Weight:
                 self.kept["f32"] = make()[0]
             view: F32 = self.kept["f32"]
             return view
-        values: F32 = self.cache.get((self.name, "f32"), make)
+        values: F32 = self.cache.get((self.name, "f32"), make, self.nbytes)
         return values
 
     def integers(self) -> IntegerBlocks:
@@ -106,7 +112,7 @@ class Weight:
             parts = (view.q, view.d, view.m, view.mins, view.dmin)
             return view, sum(int(x.nbytes) for x in parts if x is not None)
 
-        view: IntegerBlocks = self.cache.get((self.name, "integers"), make)
+        view: IntegerBlocks = self.cache.get((self.name, "integers"), make, self.nbytes)
         return view
 
     def expert(self, e: int) -> Weight:
@@ -120,7 +126,9 @@ class Weight:
         views: dict[int, Weight] = self.kept.setdefault("experts", {})
         if e not in views:
             data = self.data.reshape(self.shape[0], -1)[e]
-            views[e] = Weight(f"{self.name}[{e}]", self.type, self.shape[1:], data, self.cache)
+            cache = self.expert_cache or self.cache
+            bounded = self.expert_cache is not None
+            views[e] = Weight(f"{self.name}[{e}]", self.type, self.shape[1:], data, cache, bounded=bounded)
         return views[e]
 
     def rows(self, ids: NDArray[np.int64]) -> F32:
@@ -129,13 +137,19 @@ class Weight:
 
 
 class Weights(Mapping[str, Weight]):
-    """All tensors of a file by their GGUF names, with one budget for what is unpacked."""
+    """All tensors of a file by their GGUF names, with one budget for what is unpacked.
 
-    def __init__(self, file: GGUFFile, unpack_budget: int) -> None:
+    expert_cache: bytes for the unpacked or repacked experts of a model that does not fit memory, least recently used
+    ones going first; None: what a backend makes of experts stays, as for other weights.
+    """
+
+    def __init__(self, file: GGUFFile, unpack_budget: int, expert_cache: int | None = None) -> None:
         cache = UnpackCache(unpack_budget)
+        self.expert_cache = None if expert_cache is None else UnpackCache(expert_cache)
         self._all: dict[str, Weight] = {}
         for name, info in file.tensors.items():
-            self._all[name] = Weight(name, info.type, info.shape, file.data(name), cache)
+            data = file.data(name)
+            self._all[name] = Weight(name, info.type, info.shape, data, cache, expert_cache=self.expert_cache)
 
     def __getitem__(self, name: str) -> Weight:
         if name not in self._all:

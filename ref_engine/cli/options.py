@@ -21,9 +21,32 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
 
 
+class Size(click.ParamType):  # type: ignore[type-arg]  # generic only in some versions of click
+    """Bytes: a whole number, or one with K, M, G or T (powers of 1024) behind it."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        match = re.fullmatch(r"([0-9]{1,15})([KMGT]?)(i?B)?", str(value).strip(), re.IGNORECASE)
+        if match is None:
+            self.fail(f"{value!r} is not a size; expected bytes, or such as 512M or 2G", param, ctx)
+        return int(match[1]) << 10 * "KMGT".find(match[2].upper()) + 10 if match[2] else int(match[1])
+
+
+def expert_cache_report(model: Model) -> str | None:
+    """What the bounded cache of experts did, for stderr; None for a model without one."""
+    cache = model.weights.expert_cache
+    if cache is None or not cache.hits + cache.misses:
+        return None
+    share = cache.hits / (cache.hits + cache.misses)
+    read, held = cache.bytes_read / 2**20, cache.held / 2**20
+    return f"experts: {share:.1%} found in the cache, {read:.1f} MiB read, {held:.1f} MiB held"
+
+
 def engine_options(command: F) -> F:
-    """--backend, --activations, --threads, --n-ctx: arguments of `load_model`."""
+    """--backend, --activations, --threads, --n-ctx, --expert-cache: arguments of `load_model`."""
     for option in (
+        click.option("--expert-cache", type=Size(), metavar="SIZE", help="Memory for a mixture's experts, such as 2G."),
         click.option("--n-ctx", type=int, metavar="N", help="Context length in tokens, instead of the model's own."),
         click.option("--threads", "n_threads", type=int, metavar="N", help="Threads; the numpy backend has NumPy's."),
         click.option("--activations", type=click.Choice(["f32", "q8"]), help="Exact products, or 8-bit ones (q8)."),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ref_engine.cli.options import engine_options, find_model, json_option, load_model
+from ref_engine.cli.options import engine_options, expert_cache_report, find_model, json_option, load_model
 from ref_engine.cli.output import clean, emit_json, read_stdin, say, write
 from ref_engine.cli.presets import preset_of
 from ref_engine.cli.progress import progress
@@ -98,6 +98,8 @@ def run(
         _answer(session, text, settings, messages, as_json)
         if verbose:
             print(timings(session), file=sys.stderr)
+        if report := expert_cache_report(session.model):
+            print(report, file=sys.stderr)
 
 
 def _prompt(words: tuple[str, ...]) -> str | None:

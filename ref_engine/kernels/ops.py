@@ -22,6 +22,8 @@ from ref_engine.reference.sums import F32
 from ref_engine.spec import Pairing
 from ref_engine.weights import Weight
 
+_PACKED = "rows of 16"
+
 
 def _f32(x: NDArray[Any]) -> F32:
     return np.ascontiguousarray(x, np.float32)
@@ -40,12 +42,19 @@ class Kernels:
     n_threads: int
 
     def packed(self, weight: Weight) -> native.Packed:
-        """The weight in interleaved rows, made at its first use and kept with it."""
-        kept: native.Packed | None = weight.kept.get("rows of 16")
-        if kept is None:
+        """The weight in interleaved rows, made at its first use and kept with it, or in its bounded cache."""
+
+        def make() -> tuple[native.Packed, int]:
             rows = int(np.prod(weight.shape[:-1], dtype=np.int64))
-            kept = native.Packed(weight.type.name, weight.data, rows, weight.shape[-1], self.n_threads)
-            weight.kept["rows of 16"] = kept
+            packed = native.Packed(weight.type.name, weight.data, rows, weight.shape[-1], self.n_threads)
+            return packed, packed.nbytes
+
+        if weight.bounded:
+            found: native.Packed = weight.cache.get((weight.name, _PACKED), make, weight.nbytes)
+            return found
+        if _PACKED not in weight.kept:
+            weight.kept[_PACKED] = make()[0]
+        kept: native.Packed = weight.kept[_PACKED]
         return kept
 
     def linear(self, x: F32, weight: Weight, bias: F32 | None = None) -> F32:
@@ -75,6 +84,8 @@ class Kernels:
 
     def rms_norm(self, x: F32, weight: F32 | None, eps: float) -> F32:
         """As reference rms_norm: (..., D) -> (..., D)."""
+        if weight is not None and weight.ndim > 1:  # rows of weights, one for each head
+            return self.rms_norm(x, None, eps) * weight
         x = _f32(x)
         y = np.empty_like(x)
         n = x.shape[-1]
