@@ -220,7 +220,8 @@ def read_spec(
     """The ModelSpec that a file's metadata describe.
 
     tensors: the names in the file (some features show only there), best with their shapes. n_ctx: context length to run
-    at, None for the family's default. Raises ModelError, naming the key, for an unknown architecture or a missing or impossible value.
+    at, None for the family's default. Raises ModelError, naming the key, for an unknown architecture or a missing or
+    impossible value.
     """
     arch = metadata.get("general.architecture")
     if not isinstance(arch, str):

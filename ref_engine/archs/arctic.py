@@ -20,7 +20,7 @@ def spec(keys: Keys) -> ModelSpec:
     def ffn(i: int) -> MoeSpec:
         return moe(
             keys, i, width=dense_ffn(keys, i).width, routing=routing,
-            shared=dense, shared_name="ffn_out", reads="layer", norm=keys.rms("ffn_norm_exps"),
+            shared=dense, shared_name="ffn_dense_out", reads="layer", norm=keys.rms("ffn_norm_exps"),
         )  # fmt: skip
 
     return keys.model(expert_layers(keys, mixer, ffn))

@@ -22,5 +22,5 @@ def spec(keys: Keys) -> ModelSpec:
     def ffn(i: int) -> MoeSpec:
         return moe(keys, i, width=dense_ffn(keys, i).width, routing=routing)
 
-    layers = expert_layers(keys, mixer, ffn, norm, ffn_norm=norm("attn_output_norm"))
+    layers = expert_layers(keys, mixer, ffn, norm, ffn_norm=norm("attn_output_norm"), ffn_norm_name="attn_out_norm")
     return keys.model(layers, output_norm=norm("output_norm"))

@@ -57,7 +57,16 @@ def glm_spec(keys: Keys) -> ModelSpec:
     )
     mixer = {name: norm for name, norm in _norms(keys).items() if f"blk.0.{norm.name}.weight" in keys.tensors}
     return keys.model(
-        _layers(keys, rope, routing, leading_dense(keys), mixer, ffn_norm=keys.rms("post_attention_norm"))
+        _layers(
+            keys,
+            rope,
+            routing,
+            leading_dense(keys),
+            mixer,
+            ffn_norm=keys.rms("post_attention_norm"),
+            ffn_norm_name="post_attn_norm",
+            shared_name="ffn_shexp_out",
+        )
     )
 
 
@@ -72,6 +81,7 @@ def _layers(
     n_dense: int,
     mixer: dict[str, Any] | None = None,
     one_shared: int | None = None,
+    shared_name: str = "ffn_shexp",
     **features: Any,
 ) -> list[LayerSpec]:
     """one_shared: the width of one shared expert, else that of a routed one. mixer, features: of AttentionSpec and
@@ -85,6 +95,6 @@ def _layers(
             return dense_ffn(keys, i)
         width, n_shared = expert_width(keys, i), keys.integer("expert_shared_count", least=0)
         shared: FfnSpec | None = shared_ffn((one_shared or width) * n_shared) if n_shared else None
-        return moe(keys, i, width=width, routing=routing, shared=shared)
+        return moe(keys, i, width=width, routing=routing, shared=shared, shared_name=shared_name)
 
     return expert_layers(keys, attend, ffn, **features)

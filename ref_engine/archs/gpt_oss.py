@@ -25,4 +25,5 @@ def spec(keys: Keys) -> ModelSpec:
     def ffn(i: int) -> MoeSpec:
         return moe(keys, i, activation="swiglu_oai", constants=_ALPHA_AND_LIMIT, routing=routing, bias="must")
 
-    return keys.model(expert_layers(keys, mixer, ffn, ffn_norm=keys.rms("post_attention_norm")))
+    norm = keys.rms("post_attention_norm")
+    return keys.model(expert_layers(keys, mixer, ffn, ffn_norm=norm, ffn_norm_name="attn_post_norm"))

@@ -40,15 +40,13 @@ def spec(keys: Keys) -> ModelSpec:
         if f"blk.{i}.ffn_up.weight" in keys.tensors:
             gated = f"blk.{i}.ffn_gate.weight" in keys.tensors
             dense = dense_ffn(keys, i, "gelu", gated=gated)
-            features = {"shared": dense, "shared_name": "ffn_out", "sum_scale": _MEAN}
+            features = {"shared": dense, "shared_name": "ffn_dense_out", "sum_scale": _MEAN}
         gated = f"blk.{i}.ffn_gate_exps.weight" in keys.tensors
         width = expert_width(keys, i, divided=False)
         return moe(keys, i, width=width, activation="gelu", gated=gated, routing=routing, **features)
 
     return keys.model(
-        expert_layers(
-            keys, mixer, ffn, mixer_post_norm=keys.rms("attn_output_norm"), ffn_post_norm=keys.rms(post)
-        ),
+        expert_layers(keys, mixer, ffn, mixer_post_norm=keys.rms("attn_output_norm"), ffn_post_norm=keys.rms(post)),
         embedding_scale=keys.real("embedding_scale", _EMBEDDING_SCALE) or None,
         logit_scale=keys.real("logit_scale", _LOGIT_SCALE),
         final_soft_cap=keys.real("final_logit_softcapping", 0.0) or None,

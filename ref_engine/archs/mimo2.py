@@ -21,7 +21,8 @@ def spec(keys: Keys) -> ModelSpec:
 
     def mixer(i: int) -> AttentionSpec:
         return attention(
-            keys, i, rope if windows[i] is None else windowed, window=windows[i], sinks="may", bias="no", split_bias=False,
+            keys, i, rope if windows[i] is None else windowed, window=windows[i], sinks="may",
+            bias="no", split_bias=False,
             output_scale=None if value_scale in (0.0, 1.0) else value_scale,
         )  # fmt: skip
 

@@ -7,6 +7,8 @@ from ref_engine.archs.keys import Keys
 from ref_engine.archs.layers import attention
 from ref_engine.spec import AttentionSpec, ModelSpec, MoeSpec
 
+_GATE_NAMES = ("ffn_shexp_gate_inp", "ffn_shexp_gate", "ffn_shexp_out")
+
 
 def spec(keys: Keys) -> ModelSpec:
     rope = keys.rope(keys.head_dim, "halves", factors="none")
@@ -18,6 +20,14 @@ def spec(keys: Keys) -> ModelSpec:
     def ffn(i: int) -> MoeSpec:
         shared = keys.integer("expert_shared_feed_forward_length", 0, least=0) or dense_ffn(keys, i).width
         width = expert_width(keys, i)
-        return moe(keys, i, width=width, routing=routing, shared=shared_ffn(shared), shared_gate=True)
+        return moe(
+            keys,
+            i,
+            width=width,
+            routing=routing,
+            shared=shared_ffn(shared),
+            shared_gate=True,
+            shared_gate_names=_GATE_NAMES,
+        )
 
     return keys.model(expert_layers(keys, mixer, ffn))

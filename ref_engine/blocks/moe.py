@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ref_engine.blocks.ffn import ffn
 from ref_engine.blocks.site import Site
@@ -94,10 +96,17 @@ def widened(y: F32, latent: LatentSpec, at: Site) -> F32:
 
 
 def with_chunks(y: F32, logits: F32, m: MoeSpec, chunk: ChunkSpec, at: Site) -> F32:
-    """y + scale * chunk_experts(y): (T, D) -> (T, D). No more of them than there are."""
+    """y + scale * chunk_experts(y): (T, D) -> (T, D). No more of them than there are.
+
+    Their steps are traced as ffn_adj_moe_*; llama.cpp gives them the names of the other experts' once more.
+    """
+
+    def tap(name: str, value: NDArray[Any]) -> NDArray[Any]:
+        return at.tap(name.replace("ffn_moe", "ffn_adj_moe"), value)
+
     n_used = min(m.n_used, m.n_expert // chunk.of)
-    ids, weights = route_to_chunks(logits, n_used, chunk.of, m.routing, at.tap)
-    extra = at.ops.moe_ffn(y, ids, weights, experts(m, at, "chexps"), tap=at.tap if at.p.tracing else None)
+    ids, weights = route_to_chunks(logits, n_used, chunk.of, m.routing, tap)
+    extra = at.ops.moe_ffn(y, ids, weights, experts(m, at, "chexps"), tap=tap if at.p.tracing else None)
     extra = at.tap("ffn_adj_moe_out", extra)
     return at.tap("ffn_final_moe_out", y + extra * np.float32(chunk.scale))
 
@@ -106,11 +115,13 @@ def with_shared(y: F32, x: F32, m: MoeSpec, at: Site) -> F32:
     """The experts' sum, plus the feed-forward network that reads every token: (T, D) -> (T, D)."""
     if m.shared is None:
         raise ModelError("there is no shared expert")
-    s = ffn(x, m.shared, at)
+    s = at.tap(m.shared_name, ffn(x, m.shared, at))
     if m.shared_gate:
         gate = at.vector("ffn_gate_inp_shexp.weight")
         if gate is None:
             raise ModelError(f"tensor blk.{at.blk}.ffn_gate_inp_shexp.weight is missing from the file")
-        s = s * sigmoid(lane_sum(x * gate))[:, None]
-    y = y + at.tap(m.shared_name, s)
+        before, after, result = m.shared_gate_names
+        logit = at.tap(before, lane_sum(x * gate)[:, None])
+        s = at.tap(result, s * at.tap(after, sigmoid(logit)))
+    y = y + s
     return y if m.sum_scale is None else y * np.float32(m.sum_scale)

@@ -81,7 +81,9 @@ def route(
     if r.soft_cap is not None:
         logits = np.float32(r.soft_cap) * tanh(logits * np.float32(1 / r.soft_cap))
     p = tap("ffn_moe_probs", GATES[r.gate](logits))
-    s = {"gate": p, "logits": logits, "sigmoid": sigmoid(logits)}[r.select_by]
+    s = {"gate": p, "logits": logits}.get(r.select_by)
+    if s is None:
+        s = tap("ffn_moe_probs_biased", sigmoid(logits))  # so llama.cpp calls it
     if bias is not None:
         s = tap("ffn_moe_probs_biased", s + bias)
     if r.groups > 1:

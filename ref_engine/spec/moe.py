@@ -98,6 +98,8 @@ class MoeSpec:
     chunk: ChunkSpec | None = None
     reads: Literal["ffn", "layer"] = "ffn"  # what experts and router read: the FFN's input, or the layer's
     norm: NormSpec | None = None  # of what they read
+    # llama.cpp's names for the shared expert's gate before and after the sigmoid, and for what it lets through
+    shared_gate_names: tuple[str, str, str] = ("shared_expert_gate", "shared_expert_gate_sigmoid", "ffn_shexp_gated")
 
     def rules(self, d_model: int) -> Rules:
         width = d_model if self.latent is None else self.latent.width

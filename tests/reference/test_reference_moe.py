@@ -327,7 +327,7 @@ def test_company_changes_no_bit() -> None:
     square = Stack(Weight("w", GGMLType.Q8_0, (16, 32, 32), raw.reshape(-1)))
     experts = Experts(square, square, "silu", gate=square)
     ids, weights = route(rng.standard_normal((9, 16)).astype(np.float32), 3, RoutingSpec(normalise=True))
-    native = get_ops("native", "q8", 2).moe_ffn
+    native = get_ops("native", "q8", 1).moe_ffn
     together = moe_ffn_q8(x, ids, weights, experts)
     np.testing.assert_array_equal(native(x, ids, weights, experts), together)
     for t in range(9):
