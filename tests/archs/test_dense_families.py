@@ -120,7 +120,11 @@ def test_scaled_rope_beside_windows() -> None:
     """Gemma 2 stretches both kinds of layers, PLaMo 3 and OLMo 3 only those without a window."""
     pattern = {"attention__sliding_window": 8, "attention__sliding_window_pattern": [1, 0, 0, 0]}
     magnitude = 1 + 0.1 * math.log(4)
-    for arch, base, scale, size in (("gemma2", 1e6, 0.25, magnitude), ("plamo3", 1e4, 1.0, 1.0), ("olmo2", 1e6, 1.0, 1)):
+    for arch, base, scale, size in (
+        ("gemma2", 1e6, 0.25, magnitude),
+        ("plamo3", 1e4, 1.0, 1.0),
+        ("olmo2", 1e6, 1.0, 1),
+    ):
         windowed, full = (layer.mixer.rope for layer in family(arch, **YARN, **pattern, rope__freq_base=1e6).layers[:2])
         assert (full.base, full.freq_scale, full.magnitude) == pytest.approx((1e6, 0.25, magnitude))
         assert (windowed.base, windowed.freq_scale, windowed.magnitude) == pytest.approx((base, scale, size))
@@ -252,7 +256,11 @@ def test_tokens_that_see_all_others() -> None:
     ("arch", "changes", "message"),
     [
         ("qwen2vl", {}, r"qwen2vl\.rope\.dimension_sections is missing"),
-        ("qwen2vl", {"rope__dimension_sections": [1, 2]}, r"dimension_sections is \[1, 2\], expected four whole numbers"),
+        (
+            "qwen2vl",
+            {"rope__dimension_sections": [1, 2]},
+            r"dimension_sections is \[1, 2\], expected four whole numbers",
+        ),
         ("qwen2vl", {"rope__dimension_sections": [0, 0, 0, 8]}, "expected a pair for time, height or width"),
         ("qwen2vl", {"rope__dimension_sections": [1, True, 1, 0]}, "expected four whole numbers"),
         ("qwen3tts", {"rope__dimension_sections": [8, 8, 0, 0]}, "vocabulary of qwen3tts has 32 tokens"),
