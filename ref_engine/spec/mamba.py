@@ -31,7 +31,8 @@ class MambaSpec:
         return self.inner if self.n_head is None else self.n_head
 
     def rules(self, d_model: int) -> Rules:
-        rules = linear("ssm_in", 2 * self.inner, d_model, "no") | conv_rules(self.inner, self.conv, self.conv_bias)
+        rules = scale_rules() | linear("ssm_in", 2 * self.inner, d_model, "no")
+        rules |= conv_rules(self.inner, self.conv, self.conv_bias)
         rules |= linear("ssm_x", self.rank + 2 * self.state, self.inner, "no")
         rules |= linear("ssm_dt", self.heads, self.rank, "must")
         rules |= tensor("ssm_a", (self.heads, self.state) if self.n_head is None else (self.heads,))
@@ -62,7 +63,7 @@ class Mamba2Spec:
         return self.inner + 2 * self.groups * self.state
 
     def rules(self, d_model: int) -> Rules:
-        rules = linear("ssm_in", self.inner + self.conv_width + self.n_head, d_model, "no")
+        rules = scale_rules() | linear("ssm_in", self.inner + self.conv_width + self.n_head, d_model, "no")
         rules |= conv_rules(self.conv_width, self.conv, self.conv_bias)
         rules |= tensor("ssm_dt.bias", (self.n_head,)) | tensor("ssm_a", (self.n_head, 1))
         rules |= tensor("ssm_d", (self.n_head, 1)) | linear("ssm_out", d_model, self.inner, "no")
@@ -70,6 +71,11 @@ class Mamba2Spec:
 
     def memory(self) -> Memory:
         return ssm_memory(self.conv, self.conv_width, (self.n_head, self.inner // self.n_head, self.state))
+
+
+def scale_rules() -> Rules:
+    """Factors on what the maps give."""
+    return tensor("ssm_in.scale", (1,), "may") | tensor("ssm_out.scale", (1,), "may")
 
 
 def conv_rules(width: int, conv: int, bias: Presence) -> Rules:
