@@ -26,6 +26,7 @@ def attention(keys: Keys, i: int, rope: RopeSpec | None, **features: Any) -> Att
         "scale": default_scale(head.head_dim),
         "v_dim": head.v_dim,
         "causal": keys.causal,
+        "window_behind": not keys.causal,
         "split_bias": fused and not whole_bias and f"blk.{i}.attn_q.bias" in keys.tensors,
     }
     return AttentionSpec(head.n_head, head.n_head_kv, head.head_dim, rope=rope, fused=fused, **(usual | features))

@@ -58,6 +58,7 @@ class AttentionSpec:
     index: BlockIndexSpec | None = None  # each group of heads attends to the tokens of the blocks that it chooses
     gate_by: Literal["sigmoid", "softplus"] = "sigmoid"  # what makes gates of the map attn_gate
     output_scale: float | None = None  # factor on what attn_output gives
+    spare_heads: bool = False  # a fused matrix has H key and value heads too, of which the first K count
     window_behind: bool = False  # with causal=False: the window bounds the past alone, else each side has half of it
 
     @property
@@ -69,12 +70,18 @@ class AttentionSpec:
         """What attn_q gives for a head."""
         return 2 * self.head_dim if self.gate == "query" else self.head_dim
 
+    @property
+    def fused_kv_heads(self) -> int:
+        """How many key heads, and as many value heads, a fused matrix gives."""
+        return self.n_head if self.spare_heads else self.n_head_kv
+
     def rules(self, d_model: int) -> Rules:
         h, k = self.n_head, self.n_head_kv
         q_width, k_width, v_width = h * self.query_dim, k * self.head_dim, k * self.value_dim
         out = h * self.value_dim
         if self.fused:
-            rules = linear("attn_qkv", q_width + k_width + v_width, d_model, "no" if self.split_bias else self.bias)
+            wide = q_width + (self.head_dim + self.value_dim) * self.fused_kv_heads
+            rules = linear("attn_qkv", wide, d_model, "no" if self.split_bias else self.bias)
         else:
             rules = linear("attn_q", q_width, d_model, self.bias)
             rules |= linear("attn_k", k_width, d_model, self.bias)

@@ -120,14 +120,11 @@ def test_scaled_rope_beside_windows() -> None:
     """Gemma 2 stretches both kinds of layers, PLaMo 3 and OLMo 3 only those without a window."""
     pattern = {"attention__sliding_window": 8, "attention__sliding_window_pattern": [1, 0, 0, 0]}
     magnitude = 1 + 0.1 * math.log(4)
-    for arch, base, scale, size in (
-        ("gemma2", 1e6, 0.25, magnitude),
-        ("plamo3", 1e4, 1.0, 1.0),
-        ("olmo2", 1e6, 1.0, 1),
-    ):
+    wanted = {"gemma2": (1e6, 0.25, magnitude), "plamo3": (1e4, 1.0, 1.0), "olmo2": (1e6, 1.0, 1.0)}
+    for arch, own in wanted.items():
         windowed, full = (layer.mixer.rope for layer in family(arch, **YARN, **pattern, rope__freq_base=1e6).layers[:2])
         assert (full.base, full.freq_scale, full.magnitude) == pytest.approx((1e6, 0.25, magnitude))
-        assert (windowed.base, windowed.freq_scale, windowed.magnitude) == pytest.approx((base, scale, size))
+        assert (windowed.base, windowed.freq_scale, windowed.magnitude) == pytest.approx(own)
 
 
 def test_sections() -> None:
@@ -237,6 +234,13 @@ def test_fused_maps_with_separate_biases() -> None:
     assert not third.fused
 
 
+def test_key_heads_that_are_not_used() -> None:
+    """CogVLM's matrix has four heads each for queries, keys and values, whatever head_count_kv says."""
+    mixer = family("cogvlm").layers[0].mixer
+    assert mixer.rules(64)["attn_qkv.weight"].shape == (3 * 64, 64)
+    assert mixer.memory().rows == {"k": (2, 16), "v": (2, 16)}
+
+
 def test_matrices_in_each_others_place() -> None:
     """CodeShell's embedding may be its output matrix; Gemma's output matrix is always its embedding."""
     spec = family("codeshell", ("output.weight",))
@@ -259,7 +263,7 @@ def test_tokens_that_see_all_others() -> None:
         (
             "qwen2vl",
             {"rope__dimension_sections": [1, 2]},
-            r"dimension_sections is \[1, 2\], expected four whole numbers",
+            r"sections is \[1, 2\], expected four whole numbers",
         ),
         ("qwen2vl", {"rope__dimension_sections": [0, 0, 0, 8]}, "expected a pair for time, height or width"),
         ("qwen2vl", {"rope__dimension_sections": [1, True, 1, 0]}, "expected four whole numbers"),
