@@ -15,6 +15,7 @@ from ref_engine.spec.parts import Presence
 
 _MISSING = object()
 _LARGEST = 1 << 31  # no width, count or length in a real model is larger
+_MOST_LAYERS = 512  # as in llama.cpp; a hostile count must not become a list
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,8 @@ class Keys:
     def n_layer(self) -> int:
         """Layers that text goes through: without those at the end that predict tokens further ahead (nextn)."""
         n_all, n_ahead = self.integer("block_count"), self.integer("nextn_predict_layers", 0, least=0)
+        if n_all > _MOST_LAYERS:
+            raise self._error("block_count", n_all, f"at most {_MOST_LAYERS}")
         if n_ahead >= n_all:
             raise self._error("nextn_predict_layers", n_ahead, f"less than block_count {n_all}")
         return n_all - n_ahead
