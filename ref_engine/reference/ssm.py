@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ref_engine.reference.elementary import exp
-from ref_engine.reference.sums import F32, lane_sum
+from ref_engine.reference.sums import F32, lane_dot
 
 
 def ssm_scan(x: F32, dt: F32, a: F32, b: F32, c: F32, state: F32) -> tuple[F32, F32]:
@@ -15,16 +15,16 @@ def ssm_scan(x: F32, dt: F32, a: F32, b: F32, c: F32, state: F32) -> tuple[F32, 
     Mamba 2 (Dao & Gu 2024): one decay for each head, a: (H, 1). Both with a < 0.
 
     x: (T, H, P); dt: (T, H), more than 0; b, c: (T, G, N), group g for the heads g H/G up to (g + 1) H/G; state before
-    the first token: (H, P, N). Returns y (T, H, P) and the state after the last token, both fresh arrays.
+    the first token: (N, H, P). Returns y (T, H, P) and the state after the last token, both fresh arrays.
     """
-    n_head, groups = x.shape[1], b.shape[1]
-    grouped = (groups, n_head // groups)
-    h = state.reshape(*grouped, *state.shape[1:])
+    groups = b.shape[1]
+    grouped = (groups, x.shape[1] // groups)
+    h = state.reshape(-1, *grouped, x.shape[2]).copy()
     y = np.empty(x.shape, np.float32)
+    b, c = (part.transpose(0, 2, 1)[..., None, None] for part in (b, c))  # (T, N, G, 1, 1)
     for t in range(x.shape[0]):
-        step = dt[t, :, None]
-        kept = exp(step * a).reshape(*grouped, 1, a.shape[1])
-        new = (x[t] * step).reshape(*grouped, x.shape[2], 1)
-        h = h * kept + new * b[t, :, None, None, :]
-        y[t] = lane_sum(h * c[t, :, None, None, :]).reshape(x.shape[1:])
+        kept = exp(dt[t] * a.T).reshape(-1, *grouped, 1)
+        h *= kept
+        h += b[t] * (x[t] * dt[t, :, None]).reshape(*grouped, -1)
+        y[t] = lane_dot(h, c[t]).reshape(x.shape[1:])
     return y, h.reshape(state.shape)

@@ -40,6 +40,17 @@ def lane_sum(x: F32) -> F32:
     return _fold(acc)
 
 
+def lane_dot(x: F32, y: F32) -> F32:
+    """lane_sum of x * y over the first axis: (n, ...), (n, ...) -> (...), broadcast against each other.
+
+    For arrays whose last axis is long and not the one to sum over, as the states of recurrent layers are.
+    """
+    acc = np.zeros((LANES, *np.broadcast_shapes(x.shape[1:], y.shape[1:])), np.float32)
+    for i in range(0, x.shape[0], LANES):
+        acc[: x.shape[0] - i] += x[i : i + LANES] * y[i : i + LANES]
+    return _fold(np.moveaxis(acc, 0, -1))
+
+
 def lane_matmul(a: F32, b: F32) -> F32:
     """All dot products of rows of a with rows of b: (T, n), (S, n) -> (T, S), each added as in `lane_sum`."""
     a, b = _padded(a), _padded(b)

@@ -54,5 +54,5 @@ class DeltaNetSpec:
         return rules | self.norm.rules(self.head_dim) | linear("ssm_out", d_model, self.value_width, "no")
 
     def memory(self) -> Memory:
-        state = (self.n_head, self.head_dim, self.head_dim)
+        state = (self.head_dim, self.n_head, self.head_dim)
         return Memory(states={"conv": (self.conv - 1, self.conv_width), "delta": state})

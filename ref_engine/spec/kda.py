@@ -52,5 +52,5 @@ class KdaSpec:
 
     def memory(self) -> Memory:
         return Memory(
-            states={"conv": (self.conv - 1, 3 * self.width), "delta": (self.n_head, self.head_dim, self.head_dim)}
+            states={"conv": (self.conv - 1, 3 * self.width), "delta": (self.head_dim, self.n_head, self.head_dim)}
         )

@@ -27,4 +27,4 @@ class LightningSpec:
         return rules | self.norm.rules(width) | linear("attn_output", d_model, width, "no")
 
     def memory(self) -> Memory:
-        return Memory(states={"kv": (self.n_head, self.head_dim, self.head_dim)})
+        return Memory(states={"kv": (self.head_dim, self.n_head, self.head_dim)})

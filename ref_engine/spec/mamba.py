@@ -42,7 +42,7 @@ class MambaSpec:
         return rules
 
     def memory(self) -> Memory:
-        return ssm_memory(self.conv, self.inner, (self.heads, self.inner // self.heads, self.state))
+        return ssm_memory(self.conv, self.inner, (self.state, self.heads, self.inner // self.heads))
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Mamba2Spec:
         return rules | ({} if self.norm is None else self.norm.rules(self.inner // self.groups, self.groups))
 
     def memory(self) -> Memory:
-        return ssm_memory(self.conv, self.conv_width, (self.n_head, self.inner // self.n_head, self.state))
+        return ssm_memory(self.conv, self.conv_width, (self.state, self.n_head, self.inner // self.n_head))
 
 
 def scale_rules() -> Rules:

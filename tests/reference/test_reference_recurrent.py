@@ -95,7 +95,7 @@ def test_ssm_scan_is_the_sum_over_earlier_tokens(mamba2: bool) -> None:
     x, b, c = draw(rng, n, heads, width), draw(rng, n, groups, state), draw(rng, n, groups, state)
     dt = np.abs(draw(rng, n, heads))
     a = -np.abs(draw(rng, heads, 1 if mamba2 else state))
-    y, _ = ssm_scan(x, dt, a, b, c, np.zeros((heads, width, state), np.float32))
+    y, _ = ssm_scan(x, dt, a, b, c, np.zeros((state, heads, width), np.float32))
     want = ssm_by_sums(x, dt, a, b, c)
     np.testing.assert_allclose(y, want, rtol=1e-5, atol=1e-5 * np.abs(want).max())
 
@@ -113,7 +113,7 @@ def test_ssm_scan_by_hand() -> None:
 def test_ssm_scan_leaves_its_state_alone_and_gives_the_same_bits_in_parts() -> None:
     rng = np.random.default_rng(2)
     x, b, c = draw(rng, 7, 4, 3), draw(rng, 7, 2, 20), draw(rng, 7, 2, 20)
-    dt, a, state = np.abs(draw(rng, 7, 4)), -np.abs(draw(rng, 4, 1)), draw(rng, 4, 3, 20)
+    dt, a, state = np.abs(draw(rng, 7, 4)), -np.abs(draw(rng, 4, 1)), draw(rng, 20, 4, 3)
     start = state.copy()
     whole, end = ssm_scan(x, dt, a, b, c, state)
     np.testing.assert_array_equal(state, start)
@@ -151,7 +151,7 @@ def test_the_delta_rule_is_a_product_of_corrections(per_feature: bool) -> None:
     q, k, v = draw(rng, n, heads, width), l2_norm(draw(rng, n, heads, width), 1e-6), draw(rng, n, heads, values)
     decay = -np.abs(draw(rng, n, heads, width if per_feature else 1))
     beta = 1 / (1 + np.exp(-draw(rng, n, heads)))
-    y, _ = gated_delta_rule(q, k, v, decay, beta, np.zeros((heads, values, width), np.float32))
+    y, _ = gated_delta_rule(q, k, v, decay, beta, np.zeros((width, heads, values), np.float32))
     wide = np.broadcast_to(decay, (n, heads, width))
     want = delta_by_products(q, k, v, wide, beta)
     np.testing.assert_allclose(y, want, rtol=1e-5, atol=1e-5 * np.abs(want).max())
@@ -163,14 +163,14 @@ def test_a_value_put_twice_at_one_key_is_there_once() -> None:
     k = np.stack([key, other, key])[:, None]
     v = np.array([[5], [7], [9]], np.float32)[:, None]
     ones = np.ones((3, 1), np.float32)
-    _, state = gated_delta_rule(k, k, v, 0 * ones[:, :, None], ones, np.zeros((1, 1, 2), np.float32))
-    np.testing.assert_array_equal(state, [[[9, 7]]])
+    _, state = gated_delta_rule(k, k, v, 0 * ones[:, :, None], ones, np.zeros((2, 1, 1), np.float32))
+    np.testing.assert_array_equal(state, [[[9]], [[7]]])
 
 
 def test_the_delta_rule_leaves_its_state_alone_and_gives_the_same_bits_in_parts() -> None:
     rng = np.random.default_rng(4)
     q, k, v = draw(rng, 6, 2, 20), l2_norm(draw(rng, 6, 2, 20), 1e-6), draw(rng, 6, 2, 3)
-    decay, beta, state = -np.abs(draw(rng, 6, 2, 20)), np.abs(draw(rng, 6, 2)), draw(rng, 2, 3, 20)
+    decay, beta, state = -np.abs(draw(rng, 6, 2, 20)), np.abs(draw(rng, 6, 2)), draw(rng, 20, 2, 3)
     start = state.copy()
     whole, end = gated_delta_rule(q, k, v, decay, beta, state)
     np.testing.assert_array_equal(state, start)
