@@ -18,8 +18,7 @@ from ref_engine.archs.experts import (
 )  # fmt: skip
 from ref_engine.archs.keys import Keys
 from ref_engine.archs.layers import attention
-from ref_engine.spec import AttentionSpec, LayerSpec, ModelSpec, RopeSpec, RoutingSpec
-from ref_engine.spec.ffn import FfnSpec
+from ref_engine.spec import ActivationSpec, AttentionSpec, LayerSpec, ModelSpec, RopeSpec, RoutingSpec
 from ref_engine.spec.parts import Part
 
 
@@ -49,7 +48,10 @@ def dots_spec(keys: Keys) -> ModelSpec:
 
 
 def glm_spec(keys: Keys) -> ModelSpec:
-    """Norms on queries and keys where the file has them; M-RoPE where it has sections."""
+    """Norms on queries and keys where the file has them; M-RoPE where it has sections.
+
+    Without a shared expert llama.cpp still adds the activation of what that would read.
+    """
     sections = keys.sections()
     rope = keys.rope(keys.head_dim, "halves", factors="none", sections=sections)
     routing = read_routing(
@@ -66,6 +68,7 @@ def glm_spec(keys: Keys) -> ModelSpec:
             ffn_norm=keys.rms("post_attention_norm"),
             ffn_norm_name="post_attn_norm",
             shared_name="ffn_shexp_out",
+            none_shared=ActivationSpec("silu"),
         )
     )
 
@@ -82,10 +85,11 @@ def _layers(
     mixer: dict[str, Any] | None = None,
     one_shared: int | None = None,
     shared_name: str = "ffn_shexp",
+    none_shared: ActivationSpec | None = None,
     **features: Any,
 ) -> list[LayerSpec]:
-    """one_shared: the width of one shared expert, else that of a routed one. mixer, features: of AttentionSpec and
-    LayerSpec."""
+    """one_shared: the width of one shared expert, else that of a routed one. none_shared: what runs beside the experts
+    where there is no shared one. mixer, features: of AttentionSpec and LayerSpec."""
 
     def attend(i: int) -> AttentionSpec:
         return attention(keys, i, rope, **(mixer or {}))
@@ -94,7 +98,7 @@ def _layers(
         if i < n_dense:
             return dense_ffn(keys, i)
         width, n_shared = expert_width(keys, i), keys.integer("expert_shared_count", least=0)
-        shared: FfnSpec | None = shared_ffn((one_shared or width) * n_shared) if n_shared else None
+        shared = shared_ffn((one_shared or width) * n_shared) if n_shared else none_shared
         return moe(keys, i, width=width, routing=routing, shared=shared, shared_name=shared_name)
 
     return expert_layers(keys, attend, ffn, **features)

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ref_engine.blocks.ffn import ffn
+from ref_engine.blocks.ffn import bare_activation, ffn
 from ref_engine.blocks.site import Site
 from ref_engine.errors import ModelError
 from ref_engine.reference.elementary import sigmoid
 from ref_engine.reference.moe import Experts, Ids, Stack, checked, route, route_to_chunks
 from ref_engine.reference.sums import F32, lane_sum
-from ref_engine.spec import ChunkSpec, LatentSpec, MoeSpec, RoutingSpec
+from ref_engine.spec import ActivationSpec, ChunkSpec, LatentSpec, MoeSpec, RoutingSpec
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +115,8 @@ def with_shared(y: F32, x: F32, m: MoeSpec, at: Site) -> F32:
     """The experts' sum, plus the feed-forward network that reads every token: (T, D) -> (T, D)."""
     if m.shared is None:
         raise ModelError("there is no shared expert")
-    s = at.tap(m.shared_name, ffn(x, m.shared, at))
+    s = bare_activation(x, m.shared, at) if isinstance(m.shared, ActivationSpec) else ffn(x, m.shared, at)
+    s = at.tap(m.shared_name, s)
     if m.shared_gate:
         gate = at.vector("ffn_gate_inp_shexp.weight")
         if gate is None:

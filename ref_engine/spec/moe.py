@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ref_engine.spec.ffn import FfnSpec
+from ref_engine.spec.ffn import ActivationSpec, FfnSpec
 from ref_engine.spec.norm import NormSpec, norm_rules
 from ref_engine.spec.parts import NOTHING, Memory, Presence, Rules, TensorRule, linear, tensor
 
@@ -90,7 +90,7 @@ class MoeSpec:
     bias: Presence = "no"  # of each expert's three maps
     scales: Presence = "no"  # one factor for each expert's map, `ffn_up_exps.scale` (E,)
     weigh_input: bool = False
-    shared: FfnSpec | None = None  # runs for every token beside the experts
+    shared: FfnSpec | ActivationSpec | None = None  # runs for every token beside the experts
     shared_gate: bool = False  # times sigmoid(ffn_gate_inp_shexp . x)
     shared_name: str = "ffn_shexp"  # llama.cpp's name for what it gives
     sum_scale: float | None = None  # factor on experts + shared
