@@ -32,28 +32,30 @@ def _attention(keys: Keys, i: int, sparse: bool) -> AttentionSpec:
     n_head, n_head_kv, head_dim, v_dim = keys.heads()[i]
     if v_dim != head_dim:
         raise ModelError(f"metadata key {keys.arch}.attention.value_length is {v_dim}, expected {head_dim}")
+    rope = keys.rope(head_dim, "halves", factors="none")
     return AttentionSpec(
         n_head,
         n_head_kv,
         head_dim,
         default_scale(head_dim),
-        keys.rope(head_dim, "halves", factors="none"),
+        rope,
         fused=f"blk.{i}.attn_qkv.weight" in keys.tensors,
         q_norm=keys.rms("attn_q_norm"),
         k_norm=keys.rms("attn_k_norm"),
-        index=_index(keys, n_head) if sparse else None,
+        index=_index(keys, n_head, rope.n_rot) if sparse else None,
     )
 
 
-def _index(keys: Keys, n_head: int) -> BlockIndexSpec:
+def _index(keys: Keys, n_head: int, n_rot: int) -> BlockIndexSpec:
     groups = keys.integer("attention.indexer.head_count")
     if n_head % groups:
         raise ModelError(
             f"metadata key {keys.arch}.attention.indexer.head_count is {groups}, expected a divisor of {n_head} heads"
         )
+    width = keys.integer("attention.indexer.key_length", least=n_rot)
     return BlockIndexSpec(
         n_head=groups,
-        head_dim=keys.integer("attention.indexer.key_length"),
+        head_dim=width,
         block=keys.integer("attention.indexer.block_size"),
         top_k=keys.integer("attention.indexer.top_k"),
         local=keys.integer("attention.indexer.local_blocks", least=0),
