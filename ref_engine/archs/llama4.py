@@ -21,7 +21,7 @@ _EXPERTS_WITHOUT_HEAD_NORMS = 128  # Maverick
 def spec(keys: Keys) -> ModelSpec:
     chunked = keys.integer("attention.sliding_window", _CHUNK, least=0) > 0
     rope = keys.rope(keys.head_dim, "adjacent", factors="plain")
-    turned_in_chunks = replace(keys.windowed_rope(rope, base=rope.base, scaled=True), factors=rope.factors)
+    turned_in_chunks = replace(rope, base=keys.positive("rope.freq_base_swa", rope.base))
     windows = keys.windows(_CHUNK_PERIOD, _CHUNK) if chunked else [None] * keys.n_layer
     unturned = _UNTURNED_PERIOD if chunked else keys.n_layer
     norm = None
