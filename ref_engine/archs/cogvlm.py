@@ -15,5 +15,6 @@ _BASE = 10000.0
 def spec(keys: Keys) -> ModelSpec:
     rope = RopeSpec(keys.head_dim, _BASE, "halves")
     return keys.model(
-        layers(keys, rope, mixer={"fused": True, "bias": "no", "spare_heads": True}), ignored=("blk.*.vis_*", "rope_freqs.weight")
+        layers(keys, rope, mixer={"fused": True, "bias": "no", "spare_heads": True}),
+        ignored=("blk.*.vis_*", "rope_freqs.weight"),
     )

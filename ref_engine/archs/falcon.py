@@ -24,6 +24,7 @@ def spec(keys: Keys) -> ModelSpec:
             mixer_norm=keys.layer_norm("attn_norm_2", bias="may") if two else norm,
             ffn_norm=norm if two else None,
             parallel=True,
+            names={"attn_norm": "attn_norm_2", "ffn_norm": "attn_norm"} if two else {},
         ),
         output_norm=keys.layer_norm("output_norm"),
     )

@@ -20,5 +20,6 @@ def spec(keys: Keys) -> ModelSpec:
             ffn={"fused": True},
             mixer_post_norm=keys.rms("post_attention_norm"),
             ffn_post_norm=keys.rms("post_ffw_norm"),
+            names={"attn_post_norm": "post_attn_norm", "ffn_post_norm": "post_mlp_norm"},
         )
     )

@@ -46,4 +46,6 @@ def _layer(keys: Keys, blk: int) -> LayerSpec:
         mixer_norm=keys.rms("attn_norm", weight="no"),
         ffn_norm=keys.rms("ffn_norm", weight="no"),
         blk=blk,
+        stream_name="attn_add",
+        names={"kqv_out": "attn_pregate", "attn_gate": "attn_gate_sigmoid", "loop_norm": "stack_norm"},
     )

@@ -9,11 +9,20 @@ from ref_engine.archs.keys import Keys
 from ref_engine.archs.layers import layers
 from ref_engine.spec import ModelSpec
 
+_NAMES = {
+    "Qcur_turned": "Qcur",
+    "Kcur_turned": "Kcur",
+    "Qcur_normed": "Qcur_norm",
+    "Kcur_normed": "Kcur_norm",
+    "Qcur": None,
+    "Kcur": None,
+}
+
 
 def spec(keys: Keys) -> ModelSpec:
     rope = keys.rope(keys.head_dim, "halves", factors="none", sections=keys.sections(), base=_base(keys))
     norms = {"q_norm": keys.rms("attn_q_norm"), "k_norm": keys.rms("attn_k_norm"), "norm_after_rope": True}
-    return keys.model(layers(keys, rope, mixer=norms))
+    return keys.model(layers(keys, rope, mixer=norms, names=_NAMES))
 
 
 def _base(keys: Keys) -> float:

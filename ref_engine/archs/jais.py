@@ -39,6 +39,7 @@ def jais2(keys: Keys) -> ModelSpec:
             keys.layer_norm,
             mixer={"output_bias": "must"},
             ffn={"activation": "relu_sqr", "gated": False, "bias": "must"},
+            names={"Qcur_mapped": "Qcur", "Kcur_mapped": "Kcur", "Qcur": "Qcur_rope", "Kcur": "Kcur_rope"},
         ),
         output_norm=keys.layer_norm("output_norm"),
     )

@@ -26,7 +26,7 @@ def smollm3(keys: Keys) -> ModelSpec:
 def seed_oss(keys: Keys) -> ModelSpec:
     """The norm before the feed-forward network is named after the attention that it follows."""
     rope = keys.rope(keys.head_dim, "halves", factors="none")
-    return keys.model(layers(keys, rope, ffn_norm=keys.rms("post_attention_norm")))
+    return keys.model(layers(keys, rope, ffn_norm=keys.rms("post_attention_norm"), ffn_norm_name="attn_post_norm"))
 
 
 def ernie4_5(keys: Keys) -> ModelSpec:

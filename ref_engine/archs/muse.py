@@ -13,6 +13,15 @@ from ref_engine.spec import ModelSpec
 
 _POST_NORM_EPS = 1e-8
 _WINDOW_PERIOD = 4
+_NAMES = {
+    "Qcur_mapped": "Qcur",
+    "Kcur_mapped": "Kcur",
+    "Qcur": "Qcur_rope",
+    "Kcur": "Kcur_rope",
+    "attn_gate": "attn_gate_sig",
+    "kqv_out": "attn_out",
+    "attn_out": "attn_o_proj",
+}
 
 
 def spec(keys: Keys) -> ModelSpec:
@@ -26,6 +35,7 @@ def spec(keys: Keys) -> ModelSpec:
             windows=windows,
             mixer={"q_norm": keys.rms("attn_q_norm"), "k_norm": keys.rms("attn_k_norm"), "gate": "feature"},
             mixer_post_norm=replace(keys.rms("post_attention_norm"), eps=_POST_NORM_EPS),
+            names=_NAMES,
             ffn_post_norm=replace(keys.rms("post_ffw_norm"), eps=_POST_NORM_EPS),
         ),
         embedding_norm=keys.rms("token_embd_norm", weight="no"),

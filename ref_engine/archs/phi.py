@@ -30,4 +30,5 @@ def phi2(keys: Keys) -> ModelSpec:
 
 def phi3(keys: Keys) -> ModelSpec:
     rope = keys.rope(keys.head_dim, "halves", factors="longrope")
-    return keys.model(layers(keys, rope, mixer={"scale_queries": True}, ffn={"fused": True}))
+    names = {"Qcur": None, "Qcur_scaled": "Qcur"}
+    return keys.model(layers(keys, rope, mixer={"scale_queries": True}, ffn={"fused": True}, names=names))

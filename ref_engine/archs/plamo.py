@@ -11,6 +11,14 @@ from ref_engine.archs.layers import layers
 from ref_engine.spec import ModelSpec
 
 _WINDOW_PERIOD = 8
+_NAMES = {
+    "Qcur_mapped": "Qcur",
+    "Kcur_mapped": "Kcur",
+    "Qcur_normed": "attn_q_norm",
+    "Kcur_normed": "attn_k_norm",
+    "Qcur": None,
+    "Kcur": None,
+}
 
 
 def plamo(keys: Keys) -> ModelSpec:
@@ -36,5 +44,6 @@ def plamo3(keys: Keys) -> ModelSpec:
             mixer_post_norm=keys.rms("post_attention_norm", suffix=""),
             ffn_post_norm=keys.rms("post_ffw_norm", suffix=""),
             stream_name="attn_residual",
+            names=_NAMES,
         )
     )

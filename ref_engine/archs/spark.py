@@ -8,6 +8,15 @@ from ref_engine.archs.keys import Keys
 from ref_engine.archs.layers import layers
 from ref_engine.spec import ModelSpec
 
+_NAMES = {
+    "Qcur_mapped": "Qcur",
+    "Kcur_mapped": "Kcur",
+    "Qcur": "Qcur_rope",
+    "Kcur": "Kcur_rope",
+    "kqv_out": "attn_out",
+    "attn_out": "attn_out_proj",
+}
+
 
 def spec(keys: Keys) -> ModelSpec:
     rope = keys.rope(keys.head_dim, "halves", factors="none")
@@ -22,5 +31,6 @@ def spec(keys: Keys) -> ModelSpec:
             windows=windows,
             mixer={"gate": "head"},
             ffn={"activation": "gelu"},
+            names=_NAMES,
         )
     )

@@ -9,6 +9,15 @@ from ref_engine.archs.keys import Keys
 from ref_engine.archs.layers import layers
 from ref_engine.spec import ModelSpec, NormSpec
 
+_NAMES = {
+    "Qcur_mapped": "Qcur",
+    "Kcur_mapped": "Kcur",
+    "Qcur_normed": "Qcur_norm",
+    "Kcur_normed": "Kcur_norm",
+    "Qcur": None,
+    "Kcur": None,
+}
+
 
 def spec(keys: Keys) -> ModelSpec:
     def bare(name: str) -> NormSpec:
@@ -27,6 +36,7 @@ def spec(keys: Keys) -> ModelSpec:
             },
             ffn={"scales": "may"},
             embedding_skip=True,
+            names=_NAMES,
         ),
         embedding_norm=bare("token_embd_norm"),
         output_norm=bare("output_norm"),

@@ -18,9 +18,11 @@ def attention(x: F32, a: AttentionSpec, at: Site) -> F32:
     """(T, D) -> (T, D): project to heads, turn by position, remember, attend, project back."""
     q, k, v = projections(x, a, at)
     q, gate = np.split(q, 2, axis=-1) if a.gate == "query" else (q, None)
+    q, k = at.tap_if_named("Qcur_mapped", q), at.tap_if_named("Kcur_mapped", k)
     if not a.norm_after_rope:
         q, k = head_norm(q, a.q_norm, a, at, "Qcur_normed"), head_norm(k, a.k_norm, a, at, "Kcur_normed")
     q, k = turn(q, a.rope, at), turn(k, a.rope, at)
+    q, k = at.tap_if_named("Qcur_turned", q), at.tap_if_named("Kcur_turned", k)
     if a.norm_after_rope:
         q, k = head_norm(q, a.q_norm, a, at, "Qcur_normed"), head_norm(k, a.k_norm, a, at, "Kcur_normed")
     q, k, v = at.tap("Qcur", q), at.tap("Kcur", k), at.tap("Vcur", v)
@@ -96,7 +98,7 @@ def attend(q: F32, k: F32, v: F32, a: AttentionSpec, at: Site, chosen: Chosen = 
     """
     scale, sinks = a.scale, at.vector("attn_sinks.weight")
     if a.scale_queries:
-        q, scale = q * np.float32(scale), 1.0
+        q, scale = at.tap("Qcur_scaled", q * np.float32(scale)), 1.0
     slopes = alibi_slopes(a.n_head, a.alibi) if a.alibi else None
     inner = at.tap if at.p.tracing else None
 

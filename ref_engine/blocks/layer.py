@@ -72,7 +72,7 @@ def run_part(x: F32, part: Part, at: Site) -> F32:
 def block(x: F32, layer: LayerSpec, at: Site) -> F32:
     """The residual stream through one layer: (T, D) -> (T, D)."""
     x = entering(x, layer, at)
-    at = replace(at, entered=x)
+    at = replace(at, entered=x, names=layer.names)
     x = leaving(parallel(x, layer, at) if layer.parallel else serial(x, layer, at), layer, at)
     if layer.kept:
         at.p.kept[stream_after(at.index)] = x

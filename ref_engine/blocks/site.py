@@ -67,6 +67,7 @@ class Site:
     index: int
     p: Pass
     entered: F32 | None = None  # (T, D), the stream at the start of the layer
+    names: Mapping[str, str | None] = field(default_factory=dict)  # see LayerSpec
 
     @property
     def ops(self) -> Ops:
@@ -102,7 +103,12 @@ class Site:
 
     def tap(self, name: str, value: F32) -> F32:
         """Show a value to whoever traces, under llama.cpp's name; go on with what comes back."""
-        return self.p.tap(name, self.index, value)
+        shown = self.names.get(name, name)
+        return value if shown is None else self.p.tap(shown, self.index, value)
+
+    def tap_if_named(self, name: str, value: F32) -> F32:
+        """The same for a value that llama.cpp has no name for in most families."""
+        return self.tap(name, value) if name in self.names else value
 
     def norm(self, x: F32, norm: NormSpec | None) -> F32:
         """x normalised; x itself where there is no norm."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from ref_engine.spec.norm import NormSpec, norm_rules
 from ref_engine.spec.parts import NOTHING, Memory, Part, Rules, tensor
@@ -36,6 +37,8 @@ class LayerSpec:
     kept: bool = False  # a later layer recalls the stream that leaves this one
     normed_residual: float | None = None  # a half is added to its normed input times this, not to the stream
     ffn_norm_name: str = "ffn_norm"  # llama.cpp's name for what the FFN reads
+    # llama.cpp's names for other values of this layer, where they are not the usual ones; None: it has none
+    names: Mapping[str, str | None] = field(default_factory=dict)
 
     @property
     def halves(self) -> tuple[Part, ...]:
