@@ -9,7 +9,7 @@ import math
 
 from ref_engine.archs.experts import moe, read_routing
 from ref_engine.archs.keys import Heads, Keys
-from ref_engine.archs.recurrent import attention, recurrent_layers
+from ref_engine.archs.recurrent import attention, has_heads, recurrent_layers
 from ref_engine.spec import LayerSpec, LightningSpec, ModelSpec
 
 _INTERVAL = 8
@@ -34,6 +34,7 @@ def spec(keys: Keys) -> ModelSpec:
 
 def _lightning(keys: Keys, heads: Heads, layer: int) -> LightningSpec:
     """The slopes are those of ALiBi, less steep from layer to layer."""
+    has_heads(keys, layer, heads)
     start = 2 ** -(2 ** -(math.log2(heads.n_head) - 3))
     by_layer = 1 - layer / max(1, keys.n_layer - 1) + 1e-5
     slopes = tuple(start ** (h + 1) * by_layer for h in range(heads.n_head))

@@ -42,10 +42,15 @@ def divides(keys: Keys, key: str, part: int, whole: int) -> None:
         raise ModelError(f"metadata key {keys.arch}.{key} is {part}, expected a divisor of {whole}")
 
 
-def attention(keys: Keys, layer: int, heads: Heads, rope: RopeSpec | None = None, **features: Any) -> AttentionSpec:
-    """The attention of one layer among recurrent ones: projections fused or not, as the file has them."""
+def has_heads(keys: Keys, layer: int, heads: Heads) -> None:
+    """Raises ModelError for a layer with attention of no heads."""
     if heads.n_head == 0:
         raise ModelError(f"metadata key {keys.arch}.attention.head_count is 0 for layer {layer}, which has attention")
+
+
+def attention(keys: Keys, layer: int, heads: Heads, rope: RopeSpec | None = None, **features: Any) -> AttentionSpec:
+    """The attention of one layer among recurrent ones: projections fused or not, as the file has them."""
+    has_heads(keys, layer, heads)
     if features.get("gate") == "query" and heads.v_dim != heads.head_dim:
         key = f"{keys.arch}.attention.value_length"
         raise ModelError(f"metadata key {key} is {heads.v_dim}, expected {heads.head_dim} as for keys")
