@@ -75,7 +75,7 @@ def test_windows_of_gemma3() -> None:
         ({"llama.rope.scaling.type": "magic"}, "llama.rope.scaling.type is 'magic'"),
         ({"llama.attention.layer_norm_rms_epsilon": math.nan}, "llama.attention.layer_norm_rms_epsilon is nan"),
         ({"llama.context_length": 1 << 40}, "llama.context_length is 1099511627776"),
-        ({"llama.expert_count": 8}, "llama.expert_count"),
+        ({"llama.expert_count": 8}, "llama.expert_used_count is missing"),
     ],
 )
 def test_the_key_at_fault_is_named(change: dict[str, object], message: str) -> None:
