@@ -73,9 +73,8 @@ def temperatures(positions: NDArray[np.int64], t: Temperature) -> F32:
 
 def scores_blas(q: F32, k: F32) -> F32:
     """q (T, H, Hd), k (S, K, Hd) -> (H, T, S), as one matrix product for each group of heads."""
-    groups = q.shape[1] // k.shape[1]
-    keys = np.repeat(k.transpose(1, 2, 0), groups, axis=0)  # (H, Hd, S)
-    scores: F32 = np.matmul(q.transpose(1, 0, 2), keys)
+    grouped = q.transpose(1, 0, 2).reshape(k.shape[1], -1, q.shape[2])  # (K, H / K * T, Hd)
+    scores: F32 = np.matmul(grouped, k.transpose(1, 2, 0)).reshape(q.shape[1], q.shape[0], -1)
     return scores
 
 
@@ -111,8 +110,8 @@ def soft_cap(x: F32, cap: float) -> F32:
 
 def weighted_blas(p: F32, v: F32, seen: NDArray[np.bool_]) -> F32:
     """p (H, T, S), v (S, K, Hd) -> (H, T, Hd), as one matrix product for each group of heads; `seen` is not needed."""
-    groups = p.shape[0] // v.shape[1]
-    mixed: F32 = np.matmul(p, np.repeat(v.transpose(1, 0, 2), groups, axis=0))
+    grouped = p.reshape(v.shape[1], -1, p.shape[2])  # (K, H / K * T, S)
+    mixed: F32 = np.matmul(grouped, v.transpose(1, 0, 2)).reshape(*p.shape[:2], v.shape[2])
     return mixed
 
 
