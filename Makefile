@@ -62,6 +62,7 @@ golden: assets
 	.venv-golden/bin/python -m pip install --quiet --editable '.[golden]'
 	$(MAKE_GOLDEN)/ops.py
 	$(MAKE_GOLDEN)/zoo.py
+	$(MAKE_GOLDEN)/experts.py
 	$(MAKE_GOLDEN)/transformers_models.py
 	$(MAKE_GOLDEN)/rope.py
 	$(MAKE_GOLDEN)/real_models.py --model smollm2=$(SMOLLM2) --f32 smollm2=$(CACHE)/smollm2-f32.gguf \
