@@ -20,7 +20,9 @@ _NAMES = {
 
 
 def spec(keys: Keys) -> ModelSpec:
-    rope = keys.rope(keys.head_dim, "halves", factors="none", sections=keys.sections(), base=_base(keys))
+    # only the model with eyes has positions along several axes, though files of both may carry the sections
+    sections = keys.sections() if keys.arch == "hunyuan_vl" else None
+    rope = keys.rope(keys.head_dim, "halves", factors="none", sections=sections, base=_base(keys))
     norms = {"q_norm": keys.rms("attn_q_norm"), "k_norm": keys.rms("attn_k_norm"), "norm_after_rope": True}
     return keys.model(layers(keys, rope, mixer=norms, names=_NAMES))
 

@@ -20,7 +20,8 @@ def qwen(keys: Keys) -> ModelSpec:
     """The first; feed_forward_length counts gate and up together."""
     rope = keys.rope(keys.head_dim, "halves", factors="none")
     widths = [width // 2 for width in keys.per_layer("feed_forward_length", least=2)]
-    return keys.model(layers(keys, rope, widths=widths, mixer={"fused": True, "bias": "must"}), tied=False)
+    mixer = {"fused": True, "bias": "must", "spare_heads": True}
+    return keys.model(layers(keys, rope, widths=widths, mixer=mixer), tied=False)
 
 
 def qwen2(keys: Keys) -> ModelSpec:

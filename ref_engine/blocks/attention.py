@@ -35,12 +35,11 @@ def attention(x: F32, a: AttentionSpec, at: Site) -> F32:
 def projections(x: F32, a: AttentionSpec, at: Site) -> tuple[F32, F32, F32]:
     """(T, D) -> queries (T, H, Hd), keys (T, K, Hd), values (T, K, Vd). Gates may lie behind each query."""
     if a.fused:
-        widths = np.cumsum([a.n_head * a.query_dim, a.fused_kv_heads * a.head_dim])
+        widths = np.cumsum([a.n_head * a.query_dim, a.n_head_kv * a.head_dim, a.n_head_kv * a.value_dim])
         qkv = at.linear(x, "attn_qkv")
         if a.split_bias:
             qkv = qkv + np.concatenate([at[f"{name}.bias"].f32() for name in ("attn_q", "attn_k", "attn_v")])
-        q, k, v = np.split(qkv, widths, axis=-1)
-        k, v = k[:, : a.n_head_kv * a.head_dim], v[:, : a.n_head_kv * a.value_dim]
+        q, k, v, _ = np.split(qkv, widths, axis=-1)
     else:
         q, k, v = at.linears(x, ["attn_q", "attn_k", "attn_v"])
     if a.clamp:

@@ -58,7 +58,7 @@ class AttentionSpec:
     index: BlockIndexSpec | None = None  # each group of heads attends to the tokens of the blocks that it chooses
     gate_by: Literal["sigmoid", "softplus"] = "sigmoid"  # what makes gates of the map attn_gate
     output_scale: float | None = None  # factor on what attn_output gives
-    spare_heads: bool = False  # a fused matrix has H key and value heads too, of which the first K count
+    spare_heads: bool = False  # a fused matrix has rows for H key and value heads; those behind K of each are not used
     window_behind: bool = False  # with causal=False: the window bounds the past alone, else each side has half of it
 
     @property
@@ -72,7 +72,7 @@ class AttentionSpec:
 
     @property
     def fused_kv_heads(self) -> int:
-        """How many key heads, and as many value heads, a fused matrix gives."""
+        """For how many key heads, and as many value heads, a fused matrix has rows."""
         return self.n_head if self.spare_heads else self.n_head_kv
 
     def rules(self, d_model: int) -> Rules:
