@@ -13,7 +13,7 @@ from ref_engine.spec import ActivationSpec, AttentionSpec, FfnSpec, ModelSpec, M
 from ref_engine.spec.parts import Part
 
 _SELECTION_BIAS = "exp_probs_b"
-_DENSE = ("ffn_gate.weight", "ffn_up.weight", "ffn_down.weight")
+_DENSE = ("ffn_gate.*", "ffn_up.*", "ffn_down.*")
 
 
 def spec(keys: Keys) -> ModelSpec:

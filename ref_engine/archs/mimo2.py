@@ -9,7 +9,7 @@ from ref_engine.archs.layers import attention
 from ref_engine.spec import AttentionSpec, ModelSpec, MoeSpec
 from ref_engine.spec.parts import Part
 
-_DENSE = ("ffn_gate.weight", "ffn_up.weight", "ffn_down.weight")
+_DENSE = ("ffn_gate.*", "ffn_up.*", "ffn_down.*")
 _BIASES = tuple(f"blk.*.attn_{name}.bias" for name in ("q", "k", "v", "qkv"))
 
 
