@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from ref_engine.reference import elementary, ffn
+
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "golden"
 CACHE = Path(os.environ.get("REF_ENGINE_CACHE", Path.home() / ".cache" / "ref-engine"))
@@ -63,19 +65,31 @@ def gemma3() -> Path:
     return cached_model("gemma-3-270m-q4_k_m.gguf")
 
 
+@pytest.fixture
+def ggml_gelu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ggml looks GELU up in a table of half-precision arguments and results. This is that table's arithmetic."""
+
+    def tabled(x: NDArray[np.float32]) -> NDArray[np.float32]:
+        half = np.clip(x, -10, 10).astype(np.float16).astype(np.float32)
+        y = elementary.gelu(half).astype(np.float16).astype(np.float32)
+        return np.where(x <= -10, np.float32(0), np.where(x >= 10, x, y))
+
+    monkeypatch.setitem(ffn.ACTIVATIONS, "gelu", tabled)
+
+
 @pytest.fixture(scope="session")
-def zoo_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """name -> path of a small .gguf rebuilt from golden/zoo/specs/name.json; built once."""
+def zoo_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """name -> path of a small .gguf rebuilt from golden/zoo/specs/name.json, or from another folder; built once."""
     spec = importlib.util.spec_from_file_location("zoo_gguf", GOLDEN / "make" / "zoo_gguf.py")
     assert spec is not None and spec.loader is not None
     zoo_gguf = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(zoo_gguf)
     folder = tmp_path_factory.mktemp("zoo")
 
-    def build(name: str) -> Path:
-        path = folder / f"{name}.gguf"
+    def build(name: str, specs: str = "zoo/specs") -> Path:
+        path = folder / f"{specs.replace('/', '-')}-{name}.gguf"
         if not path.exists():
-            described = json.loads((GOLDEN / "zoo" / "specs" / f"{name}.json").read_text())
+            described = json.loads((GOLDEN / specs / f"{name}.json").read_text())
             zoo_gguf.build(described, str(path), described["seed"])
         return path
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import ref_engine
-from ref_engine.reference import elementary, ffn
 
 Nmse = Callable[[np.ndarray, np.ndarray], np.ndarray]
 Build = Callable[[str], Path]
@@ -16,18 +15,6 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 ZOO = sorted(p.stem for p in (GOLDEN / "zoo" / "specs").glob("*.json"))
 HF = sorted(p.stem for p in (GOLDEN / "hf").glob("*.npz"))
 N_CTX = {"llama-longrope-long": 1024}  # llama.cpp ran it with this much room, beyond the original context
-
-
-@pytest.fixture
-def ggml_gelu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ggml looks GELU up in a table of half-precision arguments and results. This is that table's arithmetic."""
-
-    def tabled(x: np.ndarray) -> np.ndarray:
-        half = np.clip(x, -10, 10).astype(np.float16).astype(np.float32)
-        y = elementary.gelu(half).astype(np.float16).astype(np.float32)
-        return np.where(x <= -10, np.float32(0), np.where(x >= 10, x, y))
-
-    monkeypatch.setitem(ffn.ACTIVATIONS, "gelu", tabled)
 
 
 @pytest.mark.parametrize("name", ZOO)

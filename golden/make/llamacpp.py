@@ -189,6 +189,11 @@ class LlamaCpp:
         return bool(capi.llama_vocab_is_eog(self._vocab, token))
 
     # -- numbers ---------------------------------------------------------------------------------------------------
+    @property
+    def has_memory(self) -> bool:
+        """Whether a model keeps anything of earlier tokens; diffusion models do not."""
+        return bool(capi.llama_get_memory(self._context))
+
     def reset(self) -> None:
         """Empty the key/value cache."""
         capi.llama_memory_clear(capi.llama_get_memory(self._context), True)
