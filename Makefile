@@ -74,7 +74,7 @@ golden: assets
 	$(MAKE_GOLDEN)/quant_files.py
 	$(MAKE_GOLDEN)/manifest.py
 
-# the small mixture of experts of golden/models anew: 40 minutes of training on one core. One of its texts is Debian's
+# the small mixture of experts of golden/models anew: 20 minutes of training on one core. One of its texts is Debian's
 MOE := build/moe
 .PHONY: golden-moe
 golden-moe:
