@@ -75,6 +75,19 @@ golden: assets
 	$(MAKE_GOLDEN)/quant_files.py
 	$(MAKE_GOLDEN)/manifest.py
 
+# the small mixture of experts of golden/models anew: 20 minutes of training on one core. One of its texts is Debian's
+MOE := build/moe
+.PHONY: golden-moe
+golden-moe:
+	$(PYTHON) -m venv .venv-golden
+	.venv-golden/bin/python -m pip install --quiet --editable '.[golden]'
+	.venv-golden/bin/python -m pip install --quiet --no-deps -r golden/make/moe_text.txt
+	mkdir -p $(MOE)
+	cd $(MOE) && apt-get download sword-text-sparv && dpkg -x sword-text-sparv_*.deb .
+	$(MAKE_GOLDEN)/train_moe.py --sword $(MOE)/usr/share/sword --work $(MOE)
+	$(MAKE_GOLDEN)/moe_golden.py --sword $(MOE)/usr/share/sword --work $(MOE)
+	$(MAKE_GOLDEN)/manifest.py
+
 .PHONY: clean
 clean:
 	rm -rf $(VENV) .venv-golden build *.egg-info .pytest_cache .mypy_cache .ruff_cache
