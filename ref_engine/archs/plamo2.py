@@ -22,6 +22,7 @@ def spec(keys: Keys) -> ModelSpec:
             ffn_norm=keys.rms("ffn_norm"),
             ffn_post_norm=keys.rms("post_ffw_norm", suffix=""),
             stream_name="attn_residual",
+            ffn_norm_name="ffn_pre_norm",
         )
         for i, (heads, width) in enumerate(zip(keys.heads(recurrent=True), widths, strict=True))
     )
