@@ -127,10 +127,10 @@ class Keys:
         value = self._get(key, default)
         if not isinstance(value, (list, np.ndarray)):
             return [self.real(key, default)] * self.n_layer
-        items = [float(v) for v in value]
-        if len(items) < self.n_layer or not all(math.isfinite(v) for v in items[: self.n_layer]):
+        items: list[Any] = (value.tolist() if isinstance(value, np.ndarray) else value)[: self.n_layer]
+        if len(items) < self.n_layer or not all(isinstance(v, float) and math.isfinite(v) for v in items):
             raise self._error(key, value, f"{self.n_layer} finite numbers")
-        return items[: self.n_layer]
+        return items
 
     @property
     def n_layer(self) -> int:

@@ -172,6 +172,15 @@ def test_the_shape_of_lagunas_gate_tells_its_kind() -> None:
         ("grovemoe", {"experts_per_group": 5}, "grovemoe.experts_per_group is 5, expected a divisor of 16"),
         ("grok", {"attn_logit_softcapping": 0.0}, "grok.attn_logit_softcapping is 0.0, expected a number other than 0"),
         ("gpt-oss", {}, "gpt-oss.attention.sliding_window is missing"),
+        (
+            "maple",
+            {
+                "swiglu_clamp_exp": ["a"] * 6,
+                "attention__sliding_window": 4,
+                "attention__sliding_window_pattern": [1] * 6,
+            },
+            "maple.swiglu_clamp_exp is .*, expected 6 finite numbers",
+        ),
         ("dots1", {"expert_shared_count": None}, "dots1.expert_shared_count is missing"),
         (
             "deepseek",
