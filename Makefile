@@ -51,6 +51,11 @@ assets: $(VENV)/test.stamp
 docs: $(VENV)/test.stamp
 	$(BIN)/python docs/make_cli.py
 
+# docs/architectures.md: every architecture against llama.cpp's logits, and backend against backend
+.PHONY: architectures
+architectures: $(VENV)/test.stamp
+	$(BIN)/python docs/make_architectures.py
+
 # golden data anew, from llama.cpp and transformers; a 20-minute build the first time, and half an hour of computing
 CACHE ?= $(HOME)/.cache/ref-engine
 SMOLLM2 := $(CACHE)/models/smollm2-135m-instruct-q4_1.gguf
@@ -62,6 +67,8 @@ golden: assets
 	.venv-golden/bin/python -m pip install --quiet --editable '.[golden]'
 	$(MAKE_GOLDEN)/ops.py
 	$(MAKE_GOLDEN)/zoo.py
+	$(MAKE_GOLDEN)/architectures.py given
+	$(MAKE_GOLDEN)/architectures.py variants
 	$(MAKE_GOLDEN)/experts.py
 	$(MAKE_GOLDEN)/transformers_models.py
 	$(MAKE_GOLDEN)/rope.py
