@@ -36,7 +36,7 @@ def latent_attention(x: F32, a: LatentAttentionSpec, at: Site) -> F32:
     y = at.tap("kqv_out", inner(q_nope, q_rope, c, k_rope, chosen, a, at))
     if a.gated:
         gate = at.tap("attn_gate_sigmoid", sigmoid(at.tap("attn_gate", at.linear(x, "attn_gate"))))
-        y = at.tap("attn_gated", y.reshape(n, a.n_head, a.v_dim) * gate[..., None]).reshape(n, -1)
+        y = at.tap("attn_gated", (y.reshape(n, gate.shape[1], -1) * gate[..., None]).reshape(n, -1))
     return at.linear(y, "attn_output")
 
 

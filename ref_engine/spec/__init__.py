@@ -6,6 +6,7 @@ of a layer is a frozen value that also says which tensors it needs (`rules`) and
 
 from ref_engine.spec.attention import AttentionSpec, Temperature
 from ref_engine.spec.deltanet import DeltaNetSpec
+from ref_engine.spec.depth import DepthSpec
 from ref_engine.spec.ffn import ActivationSpec, FfnSpec
 from ref_engine.spec.indexer import BlockIndexSpec, IndexerSpec
 from ref_engine.spec.kda import KdaSpec
@@ -27,6 +28,7 @@ __all__ = [
     "BlockIndexSpec",
     "ChunkSpec",
     "DeltaNetSpec",
+    "DepthSpec",
     "FfnSpec",
     "IndexerSpec",
     "KdaSpec",
