@@ -12,6 +12,7 @@ from ref_engine.blocks.attention import attention
 from ref_engine.blocks.deltanet import delta_net
 from ref_engine.blocks.depth import last_mixed, over_depth
 from ref_engine.blocks.ffn import bare_activation, ffn
+from ref_engine.blocks.hyper import over_streams
 from ref_engine.blocks.kda import kda
 from ref_engine.blocks.latent import latent_attention
 from ref_engine.blocks.lightning import lightning
@@ -74,10 +75,17 @@ def block(x: F32, layer: LayerSpec, at: Site) -> F32:
     """The residual stream through one layer: (T, D) -> (T, D)."""
     x = entering(x, layer, at)
     at = replace(at, entered=x, names=layer.names)
-    x = leaving(parallel(x, layer, at) if layer.parallel else serial(x, layer, at), layer, at)
+    x = leaving(both_halves(x, layer, at), layer, at)
     if layer.kept:
         at.p.kept[stream_after(at.index)] = x
     return x
+
+
+def both_halves(x: F32, layer: LayerSpec, at: Site) -> F32:
+    """Both halves, as they meet in this layer."""
+    if layer.hyper is not None:
+        return over_streams(x, layer, layer.hyper, at, run_part)
+    return parallel(x, layer, at) if layer.parallel else serial(x, layer, at)
 
 
 def entering(x: F32, layer: LayerSpec, at: Site) -> F32:

@@ -8,6 +8,7 @@ from ref_engine.spec.attention import AttentionSpec, Temperature
 from ref_engine.spec.deltanet import DeltaNetSpec
 from ref_engine.spec.depth import DepthSpec
 from ref_engine.spec.ffn import ActivationSpec, FfnSpec
+from ref_engine.spec.hyper import HyperSpec, StreamsSpec
 from ref_engine.spec.indexer import BlockIndexSpec, IndexerSpec
 from ref_engine.spec.kda import KdaSpec
 from ref_engine.spec.latent import LatentAttentionSpec
@@ -30,6 +31,7 @@ __all__ = [
     "DeltaNetSpec",
     "DepthSpec",
     "FfnSpec",
+    "HyperSpec",
     "IndexerSpec",
     "KdaSpec",
     "LatentAttentionSpec",
@@ -48,6 +50,7 @@ __all__ = [
     "RoutingSpec",
     "Rules",
     "ShortConvSpec",
+    "StreamsSpec",
     "SumSpec",
     "Temperature",
     "TensorRule",
