@@ -87,6 +87,7 @@ def _delta(keys: Keys) -> KdaSpec:
         l2_eps=keys.real("attention.layer_norm_rms_epsilon"),
         bound=decay_bound(keys),
         gate=("ssm_g",),
+        flat=True,
     )
 
 

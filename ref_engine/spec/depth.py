@@ -11,8 +11,8 @@ _LAST = "output_res_score.weight"  # of the model, not of a layer
 
 @dataclass(frozen=True)
 class DepthSpec:
-    """Attention over depth (Moonshot 2026, "Attention Residuals"): each half of a layer reads a mean of the stream x and
-    of the streams s that earlier layers banked, weighted by
+    """Attention over depth (Moonshot 2026, "Attention Residuals"): each half of a layer reads a mean of the stream x
+    and of the streams s that earlier layers banked, weighted by
 
         softmax over s of (score . s / rms(s)),    score: attn_res_score and ffn_res_score
 
