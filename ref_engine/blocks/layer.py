@@ -85,6 +85,8 @@ def both_halves(x: F32, layer: LayerSpec, at: Site) -> F32:
     """Both halves, as they meet in this layer."""
     if layer.hyper is not None:
         return over_streams(x, layer, layer.hyper, at, run_part)
+    if layer.depth is not None:
+        return over_depth(x, layer, layer.depth, at, run_part)
     return parallel(x, layer, at) if layer.parallel else serial(x, layer, at)
 
 
@@ -107,8 +109,6 @@ def leaving(x: F32, layer: LayerSpec, at: Site) -> F32:
 
 
 def serial(x: F32, layer: LayerSpec, at: Site) -> F32:
-    if layer.depth is not None:
-        return over_depth(x, layer, layer.depth, at, run_part)
     if layer.mixer is not None:
         h = at.tap("attn_norm", at.norm(x, layer.mixer_norm))
         x = carried(x, h, layer)

@@ -9,7 +9,7 @@ from ref_engine.spec.deltanet import DeltaNetSpec
 from ref_engine.spec.depth import DepthSpec
 from ref_engine.spec.ffn import ActivationSpec, FfnSpec
 from ref_engine.spec.hyper import HyperSpec, StreamsSpec
-from ref_engine.spec.indexer import BlockIndexSpec, IndexerSpec
+from ref_engine.spec.indexer import BlockIndexSpec, IndexerSpec, PoolIndexSpec
 from ref_engine.spec.kda import KdaSpec
 from ref_engine.spec.latent import LatentAttentionSpec
 from ref_engine.spec.layer import LayerSpec
@@ -46,6 +46,7 @@ __all__ = [
     "NormSpec",
     "Pairing",
     "Part",
+    "PoolIndexSpec",
     "RopeSpec",
     "RoutingSpec",
     "Rules",
