@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ref_engine.blocks.attention import attention
+from ref_engine.blocks.compressed import compressed_attention
 from ref_engine.blocks.deltanet import delta_net
 from ref_engine.blocks.depth import last_mixed, over_depth
 from ref_engine.blocks.ffn import bare_activation, ffn
@@ -25,6 +26,7 @@ from ref_engine.reference.sums import F32
 from ref_engine.spec import (
     ActivationSpec,
     AttentionSpec,
+    CompressedAttentionSpec,
     DeltaNetSpec,
     FfnSpec,
     KdaSpec,
@@ -53,6 +55,7 @@ def side_by_side(x: F32, s: SumSpec, at: Site) -> F32:
 PARTS: dict[type, Callable[[F32, Any, Site], F32]] = {
     ActivationSpec: bare_activation,
     AttentionSpec: attention,
+    CompressedAttentionSpec: compressed_attention,
     DeltaNetSpec: delta_net,
     FfnSpec: ffn,
     KdaSpec: kda,

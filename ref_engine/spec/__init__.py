@@ -5,6 +5,7 @@ of a layer is a frozen value that also says which tensors it needs (`rules`) and
 """
 
 from ref_engine.spec.attention import AttentionSpec, Temperature
+from ref_engine.spec.compressed import CompressedAttentionSpec, CompressorSpec, GroupIndexSpec
 from ref_engine.spec.deltanet import DeltaNetSpec
 from ref_engine.spec.depth import DepthSpec
 from ref_engine.spec.ffn import ActivationSpec, FfnSpec
@@ -28,9 +29,12 @@ __all__ = [
     "AttentionSpec",
     "BlockIndexSpec",
     "ChunkSpec",
+    "CompressedAttentionSpec",
+    "CompressorSpec",
     "DeltaNetSpec",
     "DepthSpec",
     "FfnSpec",
+    "GroupIndexSpec",
     "HyperSpec",
     "IndexerSpec",
     "KdaSpec",
