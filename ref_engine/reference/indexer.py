@@ -41,11 +41,13 @@ def index_scores(q: F32, k: F32, weights: F32) -> F32:
 
 
 def ranked(scores: F32, visible: Mask, n: int) -> Ranks:
-    """The n entries with the highest scores in each row, best first, the first of equal ones: (..., S) -> (..., n).
+    """The n entries with the highest scores in each row, best first: (T, S) -> (T, n).
 
-    Where fewer are visible, invisible ones follow (ggml_top_k, which leaves the choice among equals open).
+    Which of equal ones are among them, `highest` says. Where fewer are visible, invisible ones follow.
     """
-    ranks: Ranks = np.argsort(-np.where(visible, scores, np.float32(-np.inf)), axis=-1, kind="stable")[..., :n]
+    scores = np.where(visible, scores, np.float32(-np.inf))
+    chosen = np.where(highest(scores, n), scores, np.float32(-np.inf))
+    ranks: Ranks = np.argsort(-chosen, axis=-1, kind="stable")[:, :n]
     return ranks
 
 
