@@ -21,9 +21,10 @@ STAGES = [
     {"reference"},
     {"archs", "cache", "ops", "compat", "kernels"},
     {"backends", "block", "tracing"},
-    {"sample", "stop", "text"},
+    {"sample", "stop", "text", "thinking"},
     {"generate"},
     {"model"},
+    {"engine"},
     {"library", "mixture", "perplexity", "plan", "quantize_file"},
     {"cli"},
 ]
