@@ -35,9 +35,11 @@ def numpy_ops(activations: Activations, n_threads: int | None = None) -> Ops:
         linear=linear.linear_q8 if exact else linear.linear_f32,
         linears=linear.linears_q8 if exact else linear.linears_f32,
         rms_norm=norm.rms_norm,
+        layer_norm=norm.layer_norm,
         rope=rope.rope,
         attend=attention.attend_ordered if exact else attention.attend_blas,
         glu=ffn.glu,
+        activation=ffn.activation,
         soft_cap=attention.soft_cap,
     )
 

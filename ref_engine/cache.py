@@ -1,7 +1,8 @@
-"""The memory of a sequence: keys and values of all tokens so far. An explicit value that the caller owns."""
+"""The memory of a sequence: what each layer keeps of all tokens so far. An explicit value that the caller owns."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -14,60 +15,119 @@ from ref_engine.spec import ModelSpec
 CacheType = Literal["f32", "f16"]
 _DTYPES: dict[str, type[np.floating[Any]]] = {"f32": np.float32, "f16": np.float16}
 _FIRST_ROWS = 256
+_SNAPSHOT_EVERY = 64  # tokens, when they come one at a time
+_SNAPSHOTS = 12
+Slot = tuple[int, str]  # (layer, name of the memory)
 
 
-class KVCache:
-    """Keys and values of one sequence, for every layer (n, K, Hd), row s belonging to position s.
+class Cache:
+    """The tokens of one sequence and what the layers remember of them: rows by position, and recurrent states.
 
-    Room is taken as it is needed, up to n_ctx tokens. `n_past` counts the tokens whose keys are in all layers: a
-    forward pass that fails half-way leaves it where it was.
+    Room for rows is taken as it is needed, up to n_ctx tokens. `n_past` counts the tokens of the sequence, `n_done`
+    those that the memory covers: after `truncate` a recurrent model may have to run some tokens again, because a state
+    cannot be taken back. `backlog` are those tokens; the model puts them before the next ones. A forward pass that
+    fails half-way leaves the cache where it was.
     """
 
     def __init__(self, spec: ModelSpec, n_ctx: int, type: CacheType) -> None:
         if n_ctx < 1:
             raise ValueError(f"a cache holds at least one token, not {n_ctx}")
         self.n_ctx = n_ctx
-        self.n_past = 0
+        self.n_done = 0
+        self.tokens: list[int] = []
+        self._causal = spec.causal
         self._dtype = _DTYPES[type]
-        self._widths = [(layer.attention.n_head_kv, layer.attention.head_dim) for layer in spec.layers]
-        self._rows: list[NDArray[Any]] = [np.empty((2, 0, *w), self._dtype) for w in self._widths]
+        self._widths = {(i, n): w for i, layer in enumerate(spec.layers) for n, w in layer.memory().rows.items()}
+        self._shapes = {(i, n): s for i, layer in enumerate(spec.layers) for n, s in layer.memory().states.items()}
+        self._rows: dict[Slot, NDArray[Any]] = {}
+        for slot, width in self._widths.items():
+            self._rows[slot] = np.empty((0, *width), self._dtype)
+        self._states: Mapping[Slot, F32] = {}  # a missing one is all zero
+        self._new: dict[Slot, F32] = {}  # states after the pass that is running
+        self._snapshots: list[tuple[int, Mapping[Slot, F32]]] = []
+
+    @property
+    def n_past(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def backlog(self) -> list[int]:
+        return self.tokens[self.n_done :]
 
     def room_for(self, n: int) -> None:
         """Raises ContextFull unless n more tokens fit."""
         if self.n_past + n > self.n_ctx:
             raise ContextFull(f"{self.n_past} tokens and {n} more do not fit a context of {self.n_ctx}")
 
-    def extend(self, layer: int, k: F32, v: F32) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Put the keys and values of T new tokens, each (T, K, Hd), after the n_past old ones.
+    def append(self, layer: int, name: str, new: F32) -> NDArray[Any]:
+        """Put the rows of T new tokens (T, ...) after the old ones.
 
-        Returns those of all n_past + T tokens (S, K, Hd), as the cache holds them. `advance` counts them in.
+        Returns those of all tokens so far, (n_done + T, ...), as the cache holds them. `advance` counts them in.
         """
-        end = self.n_past + k.shape[0]
-        rows = self._rows[layer]
-        if end > rows.shape[1]:
-            size = min(self.n_ctx, max(end, 2 * rows.shape[1], _FIRST_ROWS))
-            grown = np.empty((2, size, *self._widths[layer]), self._dtype)
-            grown[:, : self.n_past] = rows[:, : self.n_past]
-            self._rows[layer] = rows = grown
+        slot, end = (layer, name), self.n_done + new.shape[0]
+        rows = self._rows[slot]
+        if end > rows.shape[0]:
+            size = min(self.n_ctx, max(end, 2 * rows.shape[0], _FIRST_ROWS))
+            grown = np.empty((size, *self._widths[slot]), self._dtype)
+            grown[: self.n_done] = rows[: self.n_done]
+            self._rows[slot] = rows = grown
         with np.errstate(over="ignore"):  # beyond 65504 an f16 cache holds infinity, as ggml's does
-            rows[0, self.n_past : end], rows[1, self.n_past : end] = k, v
-        return rows[0, :end], rows[1, :end]
+            rows[self.n_done : end] = new
+        return rows[:end]
 
-    def advance(self, n: int) -> None:
-        self.n_past += n
+    def state(self, layer: int, name: str) -> F32:
+        """A recurrent state after the n_done tokens; not to be written into."""
+        slot = (layer, name)
+        return self._states[slot] if slot in self._states else np.zeros(self._shapes[slot], np.float32)
+
+    def set_state(self, layer: int, name: str, value: F32) -> None:
+        """The state after this pass's tokens, a fresh array. `advance` makes it the one that counts."""
+        slot = (layer, name)
+        if value.shape != self._shapes[slot]:
+            raise ValueError(f"state {name} of layer {layer}: shape {value.shape}, expected {self._shapes[slot]}")
+        self._new[slot] = value
+
+    def advance(self, ids: Sequence[int]) -> None:
+        """The pass over these tokens is complete: count them in."""
+        end = self.n_done + len(ids)
+        self.tokens += [int(i) for i in ids[self.n_past - self.n_done :]] if end > self.n_past else []
+        if not self._causal:
+            return  # the next token changes what all of these see
+        self.n_done = end
+        if self._shapes:
+            self._states = {**self._states, **self._new}
+            self._new = {}
+            last = self._snapshots[-1][0] if self._snapshots else 0
+            if len(ids) > 1 or end - last >= _SNAPSHOT_EVERY:
+                self._keep_snapshot()
+
+    def _keep_snapshot(self) -> None:
+        """States are never written into, so keeping them is keeping references. Old ones are thinned out."""
+        self._snapshots.append((self.n_done, self._states))
+        if len(self._snapshots) > _SNAPSHOTS:
+            del self._snapshots[0 : _SNAPSHOTS // 2 : 2]
 
     def truncate(self, n_past: int) -> None:
         """Forget all but the first n_past tokens."""
         if not 0 <= n_past <= self.n_past:
             raise ValueError(f"cannot truncate {self.n_past} tokens to {n_past}")
-        self.n_past = n_past
+        del self.tokens[n_past:]
+        if n_past >= self.n_done:
+            return
+        if self._shapes:
+            self._snapshots = [s for s in self._snapshots if s[0] <= n_past]
+            n_past, self._states = self._snapshots[-1] if self._snapshots else (0, {})
+        self.n_done = n_past
 
     @property
     def nbytes(self) -> int:
-        return sum(rows.nbytes for rows in self._rows)
+        kept = {id(s): s.nbytes for _, states in [*self._snapshots, (0, self._states)] for s in states.values()}
+        return sum(rows.nbytes for rows in self._rows.values()) + sum(kept.values())
 
 
 def cache_bytes(spec: ModelSpec, n_ctx: int, type: CacheType) -> int:
-    """Bytes of a full cache."""
-    width = sum(layer.attention.n_head_kv * layer.attention.head_dim for layer in spec.layers)
-    return 2 * n_ctx * width * np.dtype(_DTYPES[type]).itemsize
+    """Bytes of the rows of a full cache and of one set of recurrent states."""
+    memories = [layer.memory() for layer in spec.layers]
+    row = sum(int(np.prod(w)) for m in memories for w in m.rows.values())
+    state = sum(int(np.prod(s)) for m in memories for s in m.states.values())
+    return n_ctx * row * np.dtype(_DTYPES[type]).itemsize + 4 * state

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from ref_engine.archs import read_spec
 from ref_engine.backends import default_backend, get_ops
-from ref_engine.block import LayerWeights, Pass, RopeTables, block
-from ref_engine.cache import CacheType, KVCache
+from ref_engine.blocks.ends import enter, leave, output
+from ref_engine.blocks.layer import block
+from ref_engine.blocks.site import Pass, RopeTables, Share, Site
+from ref_engine.cache import Cache, CacheType
 from ref_engine.errors import ModelError, RefEngineError
 from ref_engine.files.gguf import GGUFFile, open_gguf
 from ref_engine.generate import Event, generate
@@ -68,32 +70,45 @@ class Model:
     def detokenize(self, ids: Sequence[int]) -> str:
         return self.tokenizer.decode(ids)
 
-    def new_cache(self, n_ctx: int | None = None) -> KVCache:
+    def new_cache(self, n_ctx: int | None = None) -> Cache:
         """An empty cache for n_ctx tokens (the model's `n_ctx` by default): float32 in f32 mode, else float16."""
-        return KVCache(self.spec, n_ctx or self.n_ctx, _CACHE_TYPES[self.activations])
+        return Cache(self.spec, n_ctx or self.n_ctx, _CACHE_TYPES[self.activations])
 
     def logits(self, ids: Sequence[int]) -> F32:
         """One prefill from an empty cache: (T,) token ids -> (T, V) float32, row t scoring the token after ids[t]."""
         return self.forward(ids, self._cache_for(len(ids)))
 
-    def _cache_for(self, n: int) -> KVCache:
+    def _cache_for(self, n: int) -> Cache:
         """An empty cache that has room for a prompt of n tokens, if any may have."""
         return self.new_cache(self.spec.n_ctx if n <= self.spec.n_ctx else self.spec.n_ctx_most)
 
-    def forward(self, ids: Sequence[int], cache: KVCache) -> F32:
+    def forward(self, ids: Sequence[int], cache: Cache) -> F32:
         """Append ids to the cache's sequence: (T,) -> logits (T, V) float32.
 
         Raises RefEngineError for an empty list or an id outside the vocabulary, ContextFull when they do not fit;
         both before anything is computed.
         """
         with self.ops.scope():
-            return self._head(self._hidden(ids, cache))
+            return self.head(self.normalised(self._hidden([(ids, cache)])[0]))
 
-    def last_logits(self, ids: Sequence[int], cache: KVCache) -> F32:
+    def last_logits(self, ids: Sequence[int], cache: Cache) -> F32:
         """As forward, but only the last token's logits: (V,) float32."""
+        return self.step([(ids, cache)])[0]
+
+    def step(self, batch: Sequence[tuple[Sequence[int], Cache]]) -> list[F32]:
+        """Append token ids to each of several sequences, each with a cache of its own, in one pass over the weights.
+
+        Returns the logits (V,) float32 after the last token of each: the same bits as if each had been alone (in q8
+        mode). Raises as `forward` does, before anything is computed.
+        """
         with self.ops.scope():
-            logits: F32 = self._head(self._hidden(ids, cache)[-1:])[0]
-        return logits
+            last = np.concatenate([x[-1:] for x in self._hidden(batch)])
+            return list(self.head(self.normalised(last)))
+
+    def embeddings(self, ids: Sequence[int]) -> F32:
+        """Hidden states after the output norm, from an empty cache: (T,) token ids -> (T, D) float32."""
+        with self.ops.scope():
+            return self.normalised(self._hidden([(ids, self._cache_for(len(ids)))])[0])
 
     def generate(
         self,
@@ -103,7 +118,7 @@ class Model:
         stop: str | Sequence[str] = (),
         logprobs: int = 0,
         ignore_eos: bool = False,
-        cache: KVCache | None = None,
+        cache: Cache | None = None,
         **sampling: Any,
     ) -> Iterator[Event]:
         """Continue a prompt: an iterator of events with .text .token .logprob .finish_reason.
@@ -123,39 +138,62 @@ class Model:
             cache=cache or self._cache_for(len(ids)),
         )
 
-    def _hidden(self, ids: Sequence[int], cache: KVCache) -> F32:
-        """Token ids through all layers: (T,) -> (T, D), not yet normalised."""
-        array = self.checked_ids(ids)
-        cache.room_for(array.size)
-        chunks = range(0, array.size, _PREFILL_CHUNK)
-        return np.concatenate([self._layers(array[i : i + _PREFILL_CHUNK], cache) for i in chunks])
+    def _hidden(self, batch: Sequence[tuple[Sequence[int], Cache]]) -> list[F32]:
+        """Each sequence's new tokens through all layers, not yet normalised: (T, D) for each."""
+        new = [self.checked_ids(ids) for ids, _ in batch]
+        caches = [cache for _, cache in batch]
+        if not batch or len({id(cache) for cache in caches}) < len(caches):
+            raise RefEngineError("a batch is one or more sequences, each with a cache of its own")
+        for ids, cache in zip(new, caches, strict=True):
+            cache.room_for(ids.size)
+        left = [np.concatenate([np.array(c.backlog, np.int64), ids]) for ids, c in zip(new, caches, strict=True)]
+        done: list[list[F32]] = [[] for _ in batch]
+        most = _PREFILL_CHUNK if self.spec.causal else max(ids.size for ids in left)
+        while any(ids.size for ids in left):
+            turn = [i for i, ids in enumerate(left) if ids.size]
+            xs = self._layers([left[i][:most] for i in turn], [caches[i] for i in turn])
+            for i, x in zip(turn, xs, strict=True):
+                done[i].append(x)
+                left[i] = left[i][most:]
+        return [np.concatenate(xs)[-ids.size :] for xs, ids in zip(done, new, strict=True)]
 
-    def _layers(self, ids: NDArray[np.int64], cache: KVCache) -> F32:
-        positions = cache.n_past + np.arange(ids.size)
-        ropes = self._ropes(positions, cache.n_ctx)
-        p = Pass(self.ops, cache, positions, ropes, self.spec.norm_eps, self._tap, tracing=bool(self.taps))
-        x = self._tap("embd", None, self.ops.embed(ids, self.weights["token_embd.weight"]))
-        if self.spec.embedding_scale is not None:
-            x = self._tap("inp_scaled", None, x * np.float32(self.spec.embedding_scale))
+    def _layers(self, ids: Sequence[NDArray[np.int64]], caches: Sequence[Cache]) -> list[F32]:
+        """One pass: some tokens of each sequence, all through the layers together."""
+        p = self._pass(ids, caches)
+        x = enter(p.ids, self.spec, self.weights, p)
         for i, layer in enumerate(self.spec.layers):
-            x = block(x, layer, LayerWeights(self.weights, i), p)
-        cache.advance(ids.size)
-        return x
+            x = block(x, layer, Site(self.weights, i if layer.blk is None else layer.blk, i, p))
+        for part, cache in zip(ids, caches, strict=True):
+            cache.advance(part.tolist())
+        return [x[share.rows] for share in p.shares]
 
-    def _head(self, x: F32) -> F32:
-        x = self.ops.rms_norm(x, self.weights["output_norm.weight"].f32(), self.spec.norm_eps)
-        x = self._tap("result_norm", None, x)
-        y = self.ops.linear(x, self.weights[self.spec.output])
-        if self.spec.final_soft_cap is not None:
-            y = self.ops.soft_cap(y, self.spec.final_soft_cap)
-        return self._tap("result_output", None, y)
+    def _pass(self, ids: Sequence[NDArray[np.int64]], caches: Sequence[Cache]) -> Pass:
+        ends = np.cumsum([part.size for part in ids]).tolist()
+        shares = tuple(
+            Share(cache, slice(end - part.size, end), cache.n_done + np.arange(part.size))
+            for part, cache, end in zip(ids, caches, ends, strict=True)
+        )
+        return Pass(self.ops, shares, np.concatenate(ids), self._ropes(shares), self._tap, tracing=bool(self.taps))
 
-    def _ropes(self, positions: NDArray[np.int64], n_ctx: int) -> RopeTables:
-        """One table for each way of turning that the layers ask for."""
-        tables: RopeTables = {}
-        for rope in {layer.attention.rope for layer in self.spec.layers}:
-            name = rope.factors_at(n_ctx)
-            tables[rope] = rope_table(rope, positions, None if name is None else self.weights[name].f32())
+    def normalised(self, x: F32) -> F32:
+        """The output norm: (T, D) -> (T, D)."""
+        return self._tap("result_norm", None, leave(x, self.spec, self.weights, self.ops))
+
+    def head(self, x: F32) -> F32:
+        """Normalised states to logits: (T, D) -> (T, V)."""
+        return self._tap("result_output", None, output(x, self.spec, self.weights, self.ops))
+
+    def _ropes(self, shares: Sequence[Share]) -> RopeTables:
+        """One table for each way of turning that the layers ask for, over the positions of all sequences."""
+        tables = {}
+        for rope in self.spec.ropes:
+            parts = []
+            for share in shares:
+                name = rope.factors_at(share.cache.n_ctx)
+                factors = None if name is None else self.weights[name].f32()
+                parts.append(rope_table(rope, share.positions, factors))
+            cos, sin = (np.concatenate(tables_of) for tables_of in zip(*parts, strict=True))
+            tables[rope] = (cos, sin)
         return tables
 
     def _tap(self, name: str, layer: int | None, value: F32) -> F32:
@@ -217,7 +255,7 @@ def check_tensors(spec: ModelSpec, weights: Weights) -> None:
     for name, rule in rules.items():
         if rule.required or name in weights:
             weights.check(name, rule.shape)
-    unused = sorted(set(weights) - set(rules))
+    unused = sorted(name for name in set(weights) - set(rules) if not spec.is_ignored(name))
     if unused:
         raise ModelError(f"tensor {unused[0]} is not known for architecture {spec.arch} ({len(unused)} such tensors)")
 

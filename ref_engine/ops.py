@@ -24,7 +24,7 @@ class Linear(Protocol):
 
 
 class Attend(Protocol):
-    """q (T, H, Hd), k and v (S, K, Hd) float32 or float16, positions (T,) -> (T, H * Hd)."""
+    """q (T, H, Hd), k (S, K, Hd) and v (S, K, Vd) float32 or float16, positions (T,) -> (T, H * Vd)."""
 
     def __call__(
         self,
@@ -36,6 +36,9 @@ class Attend(Protocol):
         scale: float,
         window: int | None,
         cap: float | None,
+        sinks: F32 | None = None,
+        slopes: F32 | None = None,
+        seen: NDArray[np.bool_] | None = None,
         tap: Tap | None,
     ) -> F32: ...
 
@@ -50,7 +53,9 @@ class Ops:
     linear: Linear
     linears: Callable[[F32, Sequence[Map]], list[F32]]  # several maps of one input
     rms_norm: Callable[[F32, F32 | None, float], F32]
+    layer_norm: Callable[[F32, F32 | None, F32 | None, float], F32]
     rope: Callable[[F32, F32, F32, Pairing], F32]
     attend: Attend
     glu: Callable[[F32, F32, str], F32]
+    activation: Callable[[F32, str], F32]
     soft_cap: Callable[[F32, float], F32]

@@ -28,7 +28,7 @@ LLAMA: dict[str, object] = {
 def test_what_a_file_leaves_out() -> None:
     """Heads of D / H, as many key/value heads as heads, base 10000, tied output, a scale of 1 / sqrt(Hd)."""
     spec = read_spec(LLAMA, ())
-    a = spec.layers[1].attention
+    a = spec.layers[1].mixer
     assert (a.n_head, a.n_head_kv, a.head_dim, a.scale) == (4, 4, 16, 0.25)
     assert (a.rope.n_rot, a.rope.base, a.rope.pairing, a.rope.freq_scale) == (16, 10000.0, "adjacent", 1.0)
     assert (spec.n_vocab, spec.n_ctx, spec.tied, spec.output) == (32, 512, True, "token_embd.weight")
@@ -37,7 +37,7 @@ def test_what_a_file_leaves_out() -> None:
 def test_yarn_by_hand() -> None:
     """Factor 4: frequencies to a quarter for slow turns, magnitude 1 + 0.1 ln 4."""
     scaling = {"llama.rope.scaling.type": "yarn", "llama.rope.scaling.factor": 4.0}
-    rope = read_spec(LLAMA | scaling | {"llama.rope.scaling.original_context_length": 128}, ()).layers[0].attention.rope
+    rope = read_spec(LLAMA | scaling | {"llama.rope.scaling.original_context_length": 128}, ()).layers[0].mixer.rope
     assert (rope.freq_scale, rope.ext_factor, rope.n_ctx_orig) == (0.25, 1.0, 128)
     assert rope.magnitude == pytest.approx(1 + 0.1 * math.log(4))
 
@@ -51,10 +51,10 @@ def test_windows_of_gemma3() -> None:
         "gemma3.rope.freq_base": 1e6,
     }
     layers = read_spec(metadata, ()).layers
-    assert [layer.attention.window for layer in layers] == ([512] * 5 + [None]) * 2 + [512]
-    assert {layer.attention.rope.base for layer in layers if layer.attention.window} == {10000.0}
-    assert layers[5].attention.rope.base == 1e6
-    assert all(layer.attention.qk_norm and layer.post_ffn_norm for layer in layers)
+    assert [layer.mixer.window for layer in layers] == ([512] * 5 + [None]) * 2 + [512]
+    assert {layer.mixer.rope.base for layer in layers if layer.mixer.window} == {10000.0}
+    assert layers[5].mixer.rope.base == 1e6
+    assert all(layer.mixer.q_norm and layer.mixer.k_norm and layer.ffn_post_norm for layer in layers)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,6 @@ def test_windows_of_gemma3() -> None:
         ({"llama.embedding_length": "64"}, "llama.embedding_length is '64'"),
         ({"llama.attention.head_count_kv": 3}, "llama.attention.head_count_kv is 3, expected a divisor of 4"),
         ({"llama.attention.head_count": np.array([4], np.uint32)}, "llama.attention.head_count is .* 2 whole numbers"),
-        ({"llama.attention.value_length": 8}, "llama.attention.value_length is 8"),
         ({"llama.rope.dimension_count": 8}, "llama.rope.dimension_count is 8"),
         ({"llama.rope.dimension_count": 15}, "llama.rope.dimension_count is 15"),
         ({"llama.rope.freq_base": 0.0}, "llama.rope.freq_base is 0.0"),

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import ref_engine
-from ref_engine.cache import KVCache, cache_bytes
+from ref_engine.cache import Cache, cache_bytes
+from ref_engine.spec import AttentionSpec
 from ref_engine.weights import UnpackCache
 
 Build = Callable[[str], Path]
@@ -75,7 +76,8 @@ def test_a_pass_that_fails_leaves_the_cache_as_it_was(model: ref_engine.Model) -
 
 def test_cache_memory_by_hand(model: ref_engine.Model) -> None:
     """Keys and values, float16 in q8 mode, over all layers of K heads."""
-    a = model.spec.layers[0].attention
+    a = model.spec.layers[0].mixer
+    assert isinstance(a, AttentionSpec)
     per_token = 2 * 2 * model.spec.n_layer * a.n_head_kv * a.head_dim
     assert cache_bytes(model.spec, 300, "f16") == 300 * per_token
     cache = model.new_cache(300)
@@ -86,7 +88,7 @@ def test_cache_memory_by_hand(model: ref_engine.Model) -> None:
 
 
 def test_truncate_refuses_what_is_not_there(model: ref_engine.Model) -> None:
-    cache = KVCache(model.spec, 8, "f32")
+    cache = Cache(model.spec, 8, "f32")
     for n in (-1, 1):
         with pytest.raises(ValueError, match="cannot truncate"):
             cache.truncate(n)

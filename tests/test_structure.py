@@ -20,7 +20,7 @@ STAGES = [
     {"weights", "spec"},
     {"reference"},
     {"archs", "cache", "ops", "compat", "kernels"},
-    {"backends", "block", "tracing"},
+    {"backends", "blocks", "tracing"},
     {"sample", "stop", "text", "thinking"},
     {"generate"},
     {"model"},

@@ -22,8 +22,10 @@ def spec(keys: Keys) -> ModelSpec:
         LayerSpec(
             _attention(keys, window, *heads),
             FfnSpec(width, "gelu"),
-            post_attention_norm=True,
-            post_ffn_norm=True,
+            mixer_norm=keys.rms("attn_norm"),
+            mixer_post_norm=keys.rms("post_attention_norm"),
+            ffn_norm=keys.rms("ffn_norm"),
+            ffn_post_norm=keys.rms("post_ffw_norm"),
             stream_name="sa_out",
         )
         for heads, width, window in zip(keys.heads(), widths, windows, strict=True)
@@ -35,7 +37,7 @@ def spec(keys: Keys) -> ModelSpec:
     )
 
 
-def _attention(keys: Keys, window: int | None, n_head: int, n_head_kv: int, head_dim: int) -> AttentionSpec:
+def _attention(keys: Keys, window: int | None, n_head: int, n_head_kv: int, head_dim: int, v_dim: int) -> AttentionSpec:
     rope = keys.rope(head_dim, "halves")
     scale = default_scale(keys.d_model // n_head if keys.n_layer == _LAYERS_OF_27B else head_dim)
     return AttentionSpec(
@@ -44,7 +46,9 @@ def _attention(keys: Keys, window: int | None, n_head: int, n_head_kv: int, head
         head_dim,
         scale,
         rope if window is None else keys.windowed_rope(rope),
+        v_dim,
         scale_queries=True,
         window=window,
-        qk_norm=True,
+        q_norm=keys.rms("attn_q_norm"),
+        k_norm=keys.rms("attn_k_norm"),
     )

@@ -5,15 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ref_engine.errors import ModelError
-from ref_engine.spec import LayerSpec, ModelSpec, Pairing, RopeSpec
+from ref_engine.spec import LayerSpec, ModelSpec, NormSpec, Pairing, RopeSpec
+from ref_engine.spec.parts import Presence
 
 _MISSING = object()
 _LARGEST = 1 << 31  # no width, count or length in a real model is larger
+
+
+class Heads(NamedTuple):
+    """H query heads over K key/value heads; widths of a query or key head, and of a value head."""
+
+    n_head: int
+    n_head_kv: int
+    head_dim: int
+    v_dim: int
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,12 @@ class Keys:
             raise self._error(key, value, "a finite number")
         return value
 
+    def boolean(self, key: str, default: object = _MISSING) -> bool:
+        value = self._get(key, default)
+        if not isinstance(value, bool):
+            raise self._error(key, value, "true or false")
+        return value
+
     def text(self, key: str, default: object = _MISSING) -> str:
         value = self._get(key, default)
         if not isinstance(value, str):
@@ -65,9 +81,28 @@ class Keys:
             raise self._error(key, value, f"{self.n_layer} whole numbers of at least {least}")
         return [v for v in items[: self.n_layer] if isinstance(v, int)]
 
+    def reals_per_layer(self, key: str, default: object = _MISSING) -> list[float]:
+        """One finite number for each layer; a single one in the file counts for all."""
+        value = self._get(key, default)
+        if not isinstance(value, (list, np.ndarray)):
+            return [self.real(key, default)] * self.n_layer
+        items = [float(v) for v in value]
+        if len(items) < self.n_layer or not all(math.isfinite(v) for v in items[: self.n_layer]):
+            raise self._error(key, value, f"{self.n_layer} finite numbers")
+        return items[: self.n_layer]
+
     @property
     def n_layer(self) -> int:
-        return self.integer("block_count")
+        """Layers that text goes through: without those at the end that predict tokens further ahead (nextn)."""
+        n_all, n_ahead = self.integer("block_count"), self.integer("nextn_predict_layers", 0, least=0)
+        if n_ahead >= n_all:
+            raise self._error("nextn_predict_layers", n_ahead, f"less than block_count {n_all}")
+        return n_all - n_ahead
+
+    @property
+    def ahead(self) -> tuple[str, ...]:
+        """Patterns of the tensors of the layers that predict further ahead."""
+        return tuple(f"blk.{i}.*" for i in range(self.n_layer, self.integer("block_count")))
 
     @property
     def d_model(self) -> int:
@@ -88,19 +123,20 @@ class Keys:
         """The embedding matrix is the output matrix too."""
         return "output.weight" not in self.tensors
 
-    def heads(self) -> list[tuple[int, int, int]]:
-        """(H, K, head_dim) of each layer; K divides H, keys and values are equally wide."""
-        n_head = self.per_layer("attention.head_count")
-        n_head_kv = self.per_layer("attention.head_count_kv") if self.has("attention.head_count_kv") else n_head
-        head_dim = self.integer("attention.key_length", max(1, self.d_model // n_head[0]))
-        if self.integer("attention.value_length", head_dim) != head_dim:
-            raise self._error(
-                "attention.value_length", self.integer("attention.value_length"), f"the key length {head_dim}"
-            )
+    def heads(self, swa: bool = False) -> list[Heads]:
+        """The heads of each layer (swa: with the widths of layers with a sliding window, where they differ)."""
+        n_head = self.per_layer("attention.head_count", least=0)
+        grouped = self.has("attention.head_count_kv")
+        n_head_kv = self.per_layer("attention.head_count_kv", least=0) if grouped else n_head
+        k_dim = self.integer("attention.key_length", max(1, self.d_model // max(1, n_head[0])))
+        v_dim = self.integer("attention.value_length", max(1, self.d_model // max(1, n_head[0])))
+        if swa:
+            k_dim = self.integer("attention.key_length_swa", k_dim)
+            v_dim = self.integer("attention.value_length_swa", v_dim)
         for h, k in zip(n_head, n_head_kv, strict=True):
-            if h % k:
+            if h and (k == 0 or h % k):
                 raise self._error("attention.head_count_kv", k, f"a divisor of {h} heads")
-        return [(h, k, head_dim) for h, k in zip(n_head, n_head_kv, strict=True)]
+        return [Heads(h, k, k_dim, v_dim) for h, k in zip(n_head, n_head_kv, strict=True)]
 
     def contexts(self) -> tuple[int, int]:
         """The context length to run at, and the one for prompts that do not fit it.
@@ -120,6 +156,9 @@ class Keys:
     def model(self, layers: Iterable[LayerSpec], **features: Any) -> ModelSpec:
         """The ModelSpec of these layers, with what every family reads in the same way and `features` of its own."""
         n_ctx, n_ctx_most = self.contexts()
+        features.setdefault("ignored", self.ahead)
+        if "output_norm" not in features:
+            features["output_norm"] = self.rms("output_norm")
         return ModelSpec(
             arch=self.arch,
             d_model=self.d_model,
@@ -127,11 +166,18 @@ class Keys:
             n_ctx_train=self.n_ctx_train,
             n_ctx=n_ctx,
             n_ctx_most=n_ctx_most,
-            norm_eps=self.real("attention.layer_norm_rms_epsilon"),
             layers=tuple(layers),
             tied=self.tied,
             **features,
         )
+
+    def rms(self, name: str, **features: Any) -> NormSpec:
+        """An RMS norm whose weight is the tensor `name.weight`."""
+        return NormSpec(name, self.real("attention.layer_norm_rms_epsilon"), **features)
+
+    def layer_norm(self, name: str, bias: Presence = "must", **features: Any) -> NormSpec:
+        """A LayerNorm of the tensors `name.weight` and `name.bias`."""
+        return NormSpec(name, self.real("attention.layer_norm_epsilon"), "layer", bias=bias, **features)
 
     def rope(self, head_dim: int, pairing: Pairing) -> RopeSpec:
         """Rotary embedding with the scaling that the metadata and the factor tensors ask for.

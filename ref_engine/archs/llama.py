@@ -13,13 +13,18 @@ def spec(keys: Keys) -> ModelSpec:
         raise ModelError(f"metadata key {keys.arch}.expert_count: mixtures of experts are not supported yet")
     widths = keys.per_layer("feed_forward_length")
     return keys.model(
-        LayerSpec(_attention(keys, *heads), FfnSpec(width, "silu", bias=True))
+        LayerSpec(
+            _attention(keys, *heads),
+            FfnSpec(width, "silu", bias="may"),
+            mixer_norm=keys.rms("attn_norm"),
+            ffn_norm=keys.rms("ffn_norm"),
+        )
         for heads, width in zip(keys.heads(), widths, strict=True)
     )
 
 
-def _attention(keys: Keys, n_head: int, n_head_kv: int, head_dim: int) -> AttentionSpec:
+def _attention(keys: Keys, n_head: int, n_head_kv: int, head_dim: int, v_dim: int) -> AttentionSpec:
     rope = keys.rope(head_dim, "adjacent")
     if rope.n_rot != head_dim:
         raise ModelError(f"metadata key {keys.arch}.rope.dimension_count is {rope.n_rot}, expected {head_dim}")
-    return AttentionSpec(n_head, n_head_kv, head_dim, default_scale(head_dim), rope, output_bias=True)
+    return AttentionSpec(n_head, n_head_kv, head_dim, default_scale(head_dim), rope, v_dim, output_bias="may")

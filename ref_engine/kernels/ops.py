@@ -98,11 +98,19 @@ class Kernels:
         scale: float,
         window: int | None = None,
         cap: float | None = None,
+        sinks: F32 | None = None,
+        slopes: F32 | None = None,
+        seen: NDArray[np.bool_] | None = None,
         tap: Tap | None = None,
     ) -> F32:
-        """As reference attend_ordered: q (T, H, Hd), k and v (S, K, Hd) float32 or float16 -> (T, H * Hd)."""
-        if tap is not None:
-            return attention.attend_ordered(q, k, v, positions, scale=scale, window=window, cap=cap, tap=tap)
+        """As reference attend_ordered: q (T, H, Hd), k and v (S, K, Hd) float32 or float16 -> (T, H * Hd).
+
+        What the kernel does not know (sinks, slopes, other masks, values of another width) runs the definition."""
+        special = any(x is not None for x in (tap, sinks, slopes, seen)) or k.shape != v.shape
+        if special:
+            return attention.attend_ordered(
+                q, k, v, positions, scale=scale, window=window, cap=cap, sinks=sinks, slopes=slopes, seen=seen, tap=tap
+            )
         out: F32 = np.empty((q.shape[0], q.shape[1] * q.shape[2]), np.float32)
         half = k.dtype == np.float16
         kind = np.float16 if half else np.float32

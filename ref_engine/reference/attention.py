@@ -28,6 +28,33 @@ def causal_mask(positions: NDArray[np.int64], n_keys: int, window: int | None) -
     return seen if window is None else seen & (s > positions[:, None] - window)
 
 
+def full_mask(positions: NDArray[np.int64], n_keys: int, window: int | None) -> NDArray[np.bool_]:
+    """Attention to both sides, within half a window of each (ggml's symmetric window): (T, S) bool."""
+    distance = np.abs(np.arange(n_keys) - positions[:, None])
+    seen: NDArray[np.bool_] = distance <= (n_keys if window is None else window // 2)
+    return seen
+
+
+def chunked_mask(positions: NDArray[np.int64], n_keys: int, chunk: int) -> NDArray[np.bool_]:
+    """Keys up to a token's own position and within its own chunk of positions (Llama 4): (T, S) bool."""
+    s = np.arange(n_keys)
+    seen: NDArray[np.bool_] = (s <= positions[:, None]) & (s >= (positions // chunk * chunk)[:, None])
+    return seen
+
+
+def alibi_slopes(n_head: int, max_bias: float) -> F32:
+    """How much each head minds distance (Press et al. 2022; ggml_soft_max_ext): (H,) float32.
+
+    The first n heads, n the largest power of two up to H, take powers of 2**(-max_bias / n); the others the odd powers
+    of its square root.
+    """
+    n = 1 << (n_head.bit_length() - 1)
+    first = np.float32(2.0 ** (-max_bias / n))
+    second = np.float32(2.0 ** (-max_bias / 2 / n))
+    slopes = [first ** np.float32(h + 1) if h < n else second ** np.float32(2 * (h - n) + 1) for h in range(n_head)]
+    return np.array(slopes, np.float32)
+
+
 def scores_blas(q: F32, k: F32) -> F32:
     """q (T, H, Hd), k (S, K, Hd) -> (H, T, S), as one matrix product for each group of heads."""
     groups = q.shape[1] // k.shape[1]
@@ -42,14 +69,23 @@ def scores_ordered(q: F32, k: F32) -> F32:
     return np.stack([lane_matmul(q[:, h], k[:, h // groups]) for h in range(q.shape[1])])
 
 
-def soft_max(x: F32, seen: NDArray[np.bool_], scale: float) -> F32:
-    """softmax(x * scale) over the seen entries of the last axis, zero elsewhere (ggml_soft_max_ext).
+def soft_max(x: F32, seen: NDArray[np.bool_], scale: float, bias: F32 | None = None, sinks: F32 | None = None) -> F32:
+    """softmax(x * scale + bias) over the seen entries of the last axis, zero elsewhere (ggml_soft_max_ext).
 
-    x: (..., T, S) float32, seen: (T, S) bool with at least one True in each row. The largest value is taken off first.
+    x: (H, T, S) float32, seen: (T, S) or (H, T, S) bool with at least one True in each row, bias: like x or None.
+    The largest value is taken off first. sinks: (H,), one more score for each head, which takes weight and gives
+    nothing.
     """
-    x = np.where(seen, x * np.float32(scale), np.float32(-np.inf))
-    p = exp(x - x.max(axis=-1, keepdims=True))
-    return p * (np.float32(1) / lane_sum(p))[..., None]
+    x = x * np.float32(scale)
+    x = np.where(seen, x if bias is None else x + bias, np.float32(-np.inf))
+    largest = x.max(axis=-1, keepdims=True)
+    if sinks is None:
+        p = exp(x - largest)
+        return p * (np.float32(1) / lane_sum(p))[..., None]
+    largest = np.maximum(largest, sinks[:, None, None])
+    p = exp(x - largest)
+    total = lane_sum(p) + exp(sinks[:, None] - largest[..., 0])
+    return p * (np.float32(1) / total)[..., None]
 
 
 def soft_cap(x: F32, cap: float) -> F32:
@@ -71,9 +107,10 @@ def weighted_ordered(p: F32, v: F32, seen: NDArray[np.bool_]) -> F32:
     """
     groups = p.shape[0] // v.shape[1]
     out = np.zeros((p.shape[0], p.shape[1], v.shape[2]), np.float32)
-    by_query = seen.T[:, :, None]  # (S, T, 1)
+    by_head = np.broadcast_to(seen, p.shape)
     with np.errstate(invalid="ignore"):
         for h, acc in enumerate(out):
+            by_query = by_head[h].T[:, :, None]  # (S, T, 1)
             by_key = np.ascontiguousarray(p[h].T)[:, :, None]  # (S, T, 1)
             values = np.ascontiguousarray(v[:, h // groups])  # (S, Hd)
             for s in range(v.shape[0]):
@@ -90,23 +127,33 @@ def attend(
     scale: float,
     window: int | None = None,
     cap: float | None = None,
+    sinks: F32 | None = None,
+    slopes: F32 | None = None,
+    seen: NDArray[np.bool_] | None = None,
     ordered: bool,
     tap: Tap | None = None,
 ) -> F32:
-    """q (T, H, Hd), k (S, K, Hd), v (S, K, Hd), positions (T,) of the queries -> (T, H * Hd) float32.
+    """q (T, H, Hd), k (S, K, Hd), v (S, K, Vd), positions (T,) of the queries -> (T, H * Vd) float32.
 
     Keys and values may be float16, as a cache holds them: they are made float32 first.
+    sinks: (H,) see `soft_max`. slopes: (H,) see `alibi_slopes`. seen: (T, S) or (H, T, S), in place of the mask that
+    the window gives.
     ordered: sums in the fixed order of q8 mode, instead of by matrix products. `tap(name, value)` sees, and may
     replace, the steps under llama.cpp's names: kq and kq_soft_max (H, T, S), kqv (H, T, Hd).
     """
     tap = tap or (lambda name, value: value)
     scores, weighted = (scores_ordered, weighted_ordered) if ordered else (scores_blas, weighted_blas)
     k, v = k.astype(np.float32, copy=False), v.astype(np.float32, copy=False)
-    seen = causal_mask(positions, k.shape[0], window)
+    if seen is None:
+        seen = causal_mask(positions, k.shape[0], window)
     kq = tap("kq", scores(q, k))
     if cap is not None:
         kq = soft_cap(kq, cap)
-    p = tap("kq_soft_max", soft_max(kq, seen, scale))
+    bias = None
+    if slopes is not None:
+        distance = np.abs(positions[:, None] - np.arange(k.shape[0])).astype(np.float32)
+        bias = slopes[:, None, None] * -distance
+    p = tap("kq_soft_max", soft_max(kq, seen, scale, bias, sinks))
     kqv = tap("kqv", weighted(p, v, seen))
     return np.ascontiguousarray(kqv.transpose(1, 0, 2)).reshape(q.shape[0], -1)
 

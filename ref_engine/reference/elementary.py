@@ -75,3 +75,9 @@ def gelu(x: F32) -> F32:
 def relu(x: F32) -> F32:
     """max(x, 0); adding zero makes -0 into 0, which of the two a maximum gives being up to the machine."""
     return np.maximum(x, np.float32(0)) + np.float32(0)
+
+
+def relu_sqr(x: F32) -> F32:
+    """max(x, 0)**2 (So et al. 2021, Primer)."""
+    y = relu(x)
+    return y * y

@@ -15,3 +15,15 @@ def rms_norm(x: F32, weight: F32 | None, eps: float) -> F32:
     mean = lane_sum(x * x) / np.float32(x.shape[-1])
     y: F32 = x * (np.float32(1) / np.sqrt(mean + np.float32(eps)))[..., None]
     return y if weight is None else y * weight
+
+
+def layer_norm(x: F32, weight: F32 | None, bias: F32 | None, eps: float) -> F32:
+    """(x - mean(x)) / sqrt(mean((x - mean(x))**2) + eps) * weight + bias over the last axis.
+
+    Ba et al. 2016; ggml_norm. x: (..., D) float32; weight, bias: (D,) float32 or None. Returns (..., D) float32.
+    """
+    centred: F32 = x - (lane_sum(x) / np.float32(x.shape[-1]))[..., None]
+    variance = lane_sum(centred * centred) / np.float32(x.shape[-1])
+    y: F32 = centred * (np.float32(1) / np.sqrt(variance + np.float32(eps)))[..., None]
+    y = y if weight is None else y * weight
+    return y if bias is None else y + bias

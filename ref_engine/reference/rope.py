@@ -49,10 +49,27 @@ def rope_table(rope: RopeSpec, positions: NDArray[np.int64], factors: F32 | None
     keep = rope.ext_factor * yarn_ramp(rope) if rope.ext_factor else 0.0
     frequency = frequency * (rope.freq_scale * (1 - keep) + keep)
     angle = positions[:, None] * frequency
+    if rope.sections is not None:
+        angle = np.where(still_pairs(rope.n_rot // 2, rope.sections, rope.interleaved), 0, angle)
     return (
         (np.cos(angle) * rope.magnitude).astype(np.float32),
         (np.sin(angle) * rope.magnitude).astype(np.float32),
     )
+
+
+def still_pairs(n: int, sections: tuple[int, int, int, int], interleaved: bool) -> NDArray[np.bool_]:
+    """Which of n pairs follow the fourth axis of M-RoPE, whose position is zero in text: (n,) bool.
+
+    Wang et al. 2024, "Qwen2-VL"; ggml_mrope_cache_init. The other axes (time, height, width) all have a text token's
+    position. The sections repeat where a head has more pairs than they count.
+    """
+    pair = np.arange(n) % sum(sections)
+    still: NDArray[np.bool_] = pair >= sum(sections[:3])
+    if not interleaved:
+        return still
+    turned = np.array([[3 * sections[0]], [3 * sections[1]], [3 * sections[2]]])[pair % 3, 0]
+    still = pair >= turned
+    return still
 
 
 def rope(x: F32, cos: F32, sin: F32, pairing: Pairing) -> F32:

@@ -1,0 +1,104 @@
+"""What a layer is given besides its input: its tensors, the sequences of this pass, the operations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ref_engine.cache import Cache
+from ref_engine.ops import Ops
+from ref_engine.reference.linear import Map
+from ref_engine.reference.sums import F32
+from ref_engine.spec import NormSpec, RopeSpec
+from ref_engine.weights import Weight, Weights
+
+LayerTap = Callable[[str, int | None, F32], F32]  # (name, layer, value) -> the value to go on with
+RopeTables = Mapping[RopeSpec, tuple[F32, F32]]
+
+
+@dataclass(frozen=True)
+class Share:
+    """One sequence's share of a pass: some rows of the stream, at their positions."""
+
+    cache: Cache
+    rows: slice
+    positions: NDArray[np.int64]  # (rows,)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What all layers of one forward pass share. The tokens of several sequences lie one after the other."""
+
+    ops: Ops
+    shares: tuple[Share, ...]
+    ids: NDArray[np.int64]  # (T,) token ids
+    ropes: RopeTables
+    tap: LayerTap
+    tracing: bool
+
+    @cached_property
+    def positions(self) -> NDArray[np.int64]:
+        """(T,) absolute positions of the tokens, each in its own sequence."""
+        return np.concatenate([share.positions for share in self.shares])
+
+    def each(self, run: Callable[[Share], F32]) -> F32:
+        """`run` for each sequence on its own rows, the results one below the other."""
+        parts = [run(share) for share in self.shares]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+@dataclass(frozen=True)
+class Site:
+    """One layer's place: the tensors `blk.{blk}.*`, the memory of layer `index`, and the pass.
+
+    blk and index differ only where a model runs the same tensors several times.
+    """
+
+    weights: Weights
+    blk: int
+    index: int
+    p: Pass
+
+    @property
+    def ops(self) -> Ops:
+        return self.p.ops
+
+    def __getitem__(self, name: str) -> Weight:
+        """A tensor by its name without the `blk.N.` prefix."""
+        return self.weights[f"blk.{self.blk}.{name}"]
+
+    def __contains__(self, name: str) -> bool:
+        return f"blk.{self.blk}.{name}" in self.weights
+
+    def vector(self, name: str) -> F32 | None:
+        """A small tensor as float32, or None where the file has none."""
+        return self[name].f32() if name in self else None
+
+    def map(self, name: str) -> Map:
+        """The weight of a linear map and its bias, if the file has one."""
+        return self[f"{name}.weight"], self.vector(f"{name}.bias")
+
+    def linear(self, x: F32, name: str) -> F32:
+        return self.ops.linear(x, *self.map(name))
+
+    def tap(self, name: str, value: F32) -> F32:
+        """Show a value to whoever traces, under llama.cpp's name; go on with what comes back."""
+        return self.p.tap(name, self.index, value)
+
+    def norm(self, x: F32, norm: NormSpec | None) -> F32:
+        """x normalised; x itself where there is no norm."""
+        if norm is None:
+            return x
+        return normalise(x, norm, self.vector(f"{norm.name}{norm.suffix}"), self.vector(f"{norm.name}.bias"), self.ops)
+
+
+def normalise(x: F32, norm: NormSpec, weight: F32 | None, bias: F32 | None, ops: Ops) -> F32:
+    """x: (..., D) -> (..., D), over the last axis."""
+    if norm.kind == "layer":
+        return ops.layer_norm(x, weight, bias, norm.eps)
+    y = ops.rms_norm(x, weight, norm.eps)
+    return y if bias is None else y + bias
