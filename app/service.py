@@ -39,6 +39,9 @@ class Service(Protocol):
 
     def embed(self, request: EmbedRequest) -> Embeddings: ...
 
+    def load(self, model: str, keep_alive: float | None) -> None:
+        """Load a model without asking it anything; where keep_alive is 0, unload it as soon as it is idle."""
+
     def models(self) -> Sequence[ModelCard]:
         """Newest first."""
 
