@@ -37,7 +37,7 @@ class Tokenizer(Protocol):
     def vocab(self) -> Vocab: ...
     def encode(self, text: str, /, add_special: bool = True, parse_special: bool = True) -> Sequence[int]: ...
     def token_bytes(self, token: int, /) -> bytes: ...
-    def stream(self, special: bool = False) -> StreamDecoder: ...
+    def stream(self, special: bool | Collection[int] = False) -> StreamDecoder: ...
 
 
 class Cache(Protocol):
@@ -68,8 +68,9 @@ class Event:
 
     `text` may be empty while a character or a possible stop string is incomplete, and then comes with a
     later event. `finish_reason` is None but for the last event: "stop" (end-of-generation token, whose own
-    text is not shown), "stop_sequence" (named in `stop_sequence` and not shown), "length" (max_tokens) or
-    "context" (no room left). `token` and `logprob` are None only in the one event of max_tokens=0.
+    text is not shown, or a text to which its grammar allows nothing more), "stop_sequence" (named in
+    `stop_sequence` and not shown), "length" (max_tokens) or "context" (no room left). `token` and `logprob` are
+    None only in the one event of max_tokens=0.
     """
 
     text: str
@@ -107,7 +108,7 @@ class Continuation:
         *,
         max_tokens: int | None = None,
         stop: str | Sequence[str] = (),
-        special: bool = False,
+        special: bool | Collection[int] = False,
         constraint: Constraint | None = None,
         thinking: ThinkingRule | None = None,
     ) -> None:
@@ -135,7 +136,7 @@ class Continuation:
         ended = choice.token in self.sampler.vocab.eog_ids
         text = self._shown("" if ended else self._decoder.push(choice.token))
         reason: FinishReason | None = None
-        if ended:
+        if ended or (self._constraint is not None and self._constraint.is_complete):
             reason = "stop"
         elif self.n_generated == self.max_tokens:
             reason = "length"
@@ -175,7 +176,7 @@ def generate(
     logprobs: int = 0,
     cache: C | None = None,
     sampler: Sampler | None = None,
-    special: bool = False,
+    special: bool | Collection[int] = False,
     constraint: Constraint | None = None,
     thinking: ThinkingRule | None = None,
 ) -> Generator[Event, None, None]:
@@ -189,7 +190,7 @@ def generate(
     cache          from model.new_cache(), and what it holds stays in front; None: a new one
     sampler        instead of params, ignore_eos and logprobs: one from `new_sampler`, to know its seed, or
                    to let it `accept` first the tokens that the cache already holds
-    special        show control tokens
+    special        show control tokens: all, none, or those with these ids
     constraint     what the text may be (text.grammar); one that is fresh. It waits while thinking is open
     thinking       how thinking begins and ends, and after how many tokens it must
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 
 from ref_engine.errors import RefEngineError
@@ -25,7 +25,7 @@ class Job:
     ignore_eos    never choose an end-of-generation token
     constraint    what the text may be, made for this job alone (it has a state); it waits while thinking is open
     thinking      how thinking begins and ends, and after how many tokens it is made to end
-    special       show control tokens in the text (tool formats have tags among them)
+    special       control tokens to show in the text (tool formats have tags among them): all, none, or these ids
     n_ctx         tokens of prompt and text at most, where that is less than the engine's
     client        whose turn it is when several wait: each client's jobs in order, clients in turn
     """
@@ -38,7 +38,7 @@ class Job:
     ignore_eos: bool = False
     constraint: Constraint | None = None
     thinking: ThinkingRule | None = None
-    special: bool = False
+    special: bool | Collection[int] = False
     n_ctx: int | None = None
     client: str = ""
 

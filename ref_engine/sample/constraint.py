@@ -19,3 +19,7 @@ class Constraint(Protocol):
     @property
     def is_accepting(self) -> bool:
         """Whether the text may end here."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the text may end here, and nothing else may follow: then it does end."""
