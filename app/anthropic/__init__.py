@@ -1,6 +1,6 @@
 """The Anthropic dialect: POST /v1/messages and /v1/messages/count_tokens, and models as this API lists them.
 
-blocks.py   content blocks        request.py  the fields of a request
+blocks.py   content blocks        incoming.py the fields of a request
 turns.py    the order of turns    answer.py   events and messages
 
 Source: the types of the official SDK (`anthropic` on the package index) and the API's own reference.
@@ -23,7 +23,7 @@ from ..service import ModelCard, Service
 from ..stream import SSE, client_gone, dumps, sse, streamed
 from ..web import request_id
 from .answer import error_body, stream, whole
-from .request import Call, parse
+from .incoming import Call, parse
 
 LIST_FIELDS = (
     Field("limit", Integer(1, 1000), HONOURED, "20 by default"),

@@ -25,7 +25,7 @@ from ..messages import (
     Usage,
 )
 from .blocks import sign
-from .request import Call
+from .incoming import Call
 
 Json = dict[str, Any]
 Named = tuple[str, Json]

@@ -1,6 +1,6 @@
 """The Ollama dialect: generate, chat, embed. What is about the store of models is at addresses of its own.
 
-options.py  options, keep_alive, format, think    request.py  the fields of a request
+options.py  options, keep_alive, format, think    incoming.py the fields of a request
 answer.py   lines of a stream, whole answers      embed.py    vectors
 
 Source: `api/types.go` and `server/routes.go` of Ollama, and its API reference.
@@ -18,7 +18,7 @@ from ..service import Service
 from ..stream import NDJSON, client_gone, dumps, ndjson, streamed
 from . import embed
 from .answer import Chat, Form, Generate, Json, stream, whole
-from .request import Call, parse_chat, parse_generate
+from .incoming import Call, parse_chat, parse_generate
 
 
 def blueprint(service: Service) -> Blueprint:

@@ -20,7 +20,7 @@ from ..messages import (
     ToolEnd,
     ToolStart,
 )
-from .request import Call
+from .incoming import Call
 
 Json = dict[str, Any]
 _LONG = -9999.0
