@@ -39,13 +39,13 @@ class ThinkingState:
             return False
         self._seen += text
         if not self.open:
-            if self.rule.start not in self._seen:
-                # only the beginning of the text can open it: what comes after other words is talk about the tag
-                stripped = self._seen.lstrip()
-                self._over = not self.rule.start.startswith(stripped[: len(self.rule.start)])
+            # only the beginning of the text can open it: what comes after other words is talk about the tag
+            begun = self._seen.lstrip()
+            if not begun.startswith(self.rule.start):
+                self._over = not self.rule.start.startswith(begun)
                 return False
             self.open = True
-            self._seen = self._seen.partition(self.rule.start)[2]
+            self._seen = begun.removeprefix(self.rule.start)
         self.tokens += 1
         if self.rule.end in self._seen:
             self.open, self._over = False, True  # what is left of `forced` follows the end tag
