@@ -1,4 +1,4 @@
-"""A model whose next token is a checksum of everything before it: one wrong, missing or foreign token in a cache shows."""
+"""A model whose next token is a checksum of all before it: one wrong, missing or foreign token in a cache shows."""
 
 from __future__ import annotations
 
