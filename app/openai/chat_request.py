@@ -250,7 +250,7 @@ FIELDS = (
     Field("reasoning", Record((Field("effort", EFFORT, HONOURED),)), HONOURED, "not OpenAI's: as reasoning_effort"),
     Field("chat_template_kwargs", OBJECT, HONOURED, "not OpenAI's: variables of the template"),
     KEEP_ALIVE,
-    Field("modalities", ListOf(Only("text", "no model here speaks")), HONOURED, 'only `["text"]`'),
+    Field("modalities", ListOf(Only("text", "no model here speaks")), REFUSED, 'only `["text"]`'),
     Field("user", Text(), IGNORED),
     Field("metadata", METADATA, IGNORED),
     Field("store", Flag(), IGNORED, "nothing is stored"),

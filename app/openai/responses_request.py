@@ -59,6 +59,7 @@ TOOL = (
     Field("allowed_callers", ListOf(Text()), IGNORED),
     Field("defer_loading", Flag(), IGNORED, "all tools are in the prompt"),
     Field("output_schema", OBJECT, IGNORED),
+    Field("async", Flag(), IGNORED, "who calls waits for what it likes"),
 )
 
 
@@ -130,7 +131,7 @@ FIELDS = (
     Field("tools", By("list of tools", _tools), HONOURED, "type function; others are refused by name"),
     Field("tool_choice", By("string or object", _choice), HONOURED, "required and a function are held by a grammar"),
     Field("parallel_tool_calls", Flag(), HONOURED, "false: at most one call"),
-    Field("max_tool_calls", Integer(1, INT_MAX), IGNORED, "counts calls that the real service runs itself"),
+    Field("max_tool_calls", Integer(1, INT_MAX), HONOURED, "given back; counts calls that a server runs itself"),
     Field("reasoning", Record(REASONING), HONOURED),
     Field("include", ListOf(OneOf(INCLUDE)), HONOURED, "output_text.logprobs and reasoning.encrypted_content"),
     Field("top_logprobs", Integer(0, 20), HONOURED),
@@ -139,7 +140,7 @@ FIELDS = (
     KEEP_ALIVE,
     Field("store", Flag(), IGNORED, "nothing is stored"),
     Field("background", Only(False, _STATELESS), REFUSED),
-    Field("user", Text(), IGNORED),
+    Field("user", Text(), HONOURED, "given back"),
     Field("safety_identifier", Text(), IGNORED),
     Field("service_tier", Text(), IGNORED),
     Field("prompt_cache_key", Text(), IGNORED, "the longest shared beginning is found without it"),
