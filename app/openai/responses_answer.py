@@ -50,17 +50,18 @@ class Writer:
 
     def whole(self, answer: Answer) -> Json:
         for block in answer.blocks:
-            self._output.append(self._finished(block, list(answer.tokens)))
+            cut = answer.done.reason == "length" and block is answer.blocks[-1]
+            self._output.append(self._finished(block, list(answer.tokens), "incomplete" if cut else "completed"))
         return self._response(*_status(answer.done), answer.done.usage)
 
-    def _finished(self, block: Block, tokens: list[TokenInfo]) -> Json:
+    def _finished(self, block: Block, tokens: list[TokenInfo], status: str) -> Json:
         if isinstance(block, ThinkingBlock):
-            return self._reasoning(_id("rs_"), block.text, "completed")
+            return self._reasoning(_id("rs_"), block.text, status)
         if isinstance(block, TextBlock):
-            return _message(_id("msg_"), [self._text_part(block.text, tokens)], "completed")
+            return _message(_id("msg_"), [self._text_part(block.text, tokens)], status)
         assert isinstance(block, ToolCall)
         arguments = json.dumps(dict(block.arguments), ensure_ascii=False)
-        return _function_call(_id("fc_"), block.id, block.name, arguments, "completed")
+        return _function_call(_id("fc_"), block.id, block.name, arguments, status)
 
     def _response(self, status: str, why: str | None, usage: Usage | None, error: ApiError | None = None) -> Json:
         return {
