@@ -153,8 +153,9 @@ def output_format(value: object, where: str, schema_of: str | None) -> Output | 
         fields = read(value, (one, *JSON_SCHEMA), where)
     else:
         outer = (one, Field(schema_of, OBJECT, HONOURED, required=True))
+        inner = read(value, outer, where)[schema_of]
         where = join(where, schema_of)
-        fields = read(read(value, outer, where)[schema_of], JSON_SCHEMA, where)
+        fields = read(inner, JSON_SCHEMA, where)
     if "schema" not in fields:
         raise Invalid(join(where, "schema"), "is required")
     return JsonSchema(fields["schema"], fields["name"])
