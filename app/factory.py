@@ -45,6 +45,7 @@ def create_app(
     settings, metrics, log = settings or Settings(), metrics or Metrics(), log or Log()
     known = {dialect.name: dialect for dialect in (all_dialects() if dialects is None else dialects)}
     app = Flask(__package__ or "app", static_folder=None)
+    app.extensions["dialects"] = known
     app.url_map.strict_slashes = False
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     _observe(app, metrics, log)
@@ -85,8 +86,8 @@ def _observe(app: Flask, metrics: Metrics, log: Log) -> None:
 
         def ended() -> None:
             seconds = time.perf_counter() - began
-            labels = {"method": method, "path": rule, "status": str(line["status"])}
-            metrics.count("ref_engine_requests_total", "Requests answered", **labels)
+            status = str(line["status"])
+            metrics.count("ref_engine_requests_total", "Requests answered", method=method, path=rule, status=status)
             metrics.observe("ref_engine_request_seconds", "From a request to the end of its answer", seconds, path=rule)
             log.write("request", **line, seconds=round(seconds, 6))
 
@@ -135,7 +136,7 @@ def _pack(app: Flask) -> None:
     def _(response: Response) -> Response:
         if (
             response.is_sequence
-            and "gzip" in request.accept_encodings
+            and request.accept_encodings.quality("gzip") > 0
             and "Content-Encoding" not in response.headers
             and (response.content_length or 0) >= _WORTH_PACKING
         ):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ref_engine.reference.linear import Activations
+
 MIB = 1 << 20
 
 
@@ -22,6 +24,7 @@ class Settings:
     log_prompts       prompts and answers go into the log
     gzip              compress answers that are not streamed, where the client can take it
     grace             seconds that open streams have at shutdown
+    backend, activations, n_threads   as for `ref_engine.load`
     """
 
     host: str = "127.0.0.1"
@@ -38,3 +41,6 @@ class Settings:
     log_prompts: bool = False
     gzip: bool = True
     grace: float = 10.0
+    backend: str | None = None
+    activations: Activations = "q8"
+    n_threads: int | None = None

@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
-from ref_engine.errors import ContextFull, RefEngineError, StoreError
-
 from .dialect import Dialect
 from .errors import ApiError, ErrorKind
 from .logs import Log
 from .stream import dumps
+from .trouble import as_api_error
 
 _KINDS: Mapping[int, ErrorKind] = {
     401: "unauthorized", 403: "forbidden", 404: "not_found", 405: "method", 408: "timeout", 413: "too_large",
@@ -29,21 +28,13 @@ def request_id() -> str:
     return str(g.request_id)
 
 
-def as_api_error(error: Exception) -> ApiError:
-    """Any exception in neutral words. What is not foreseen is "internal", and only its type is told."""
-    if isinstance(error, ApiError):
-        return error
+def as_http_error(error: Exception) -> ApiError:
+    """Any exception of a request in neutral words."""
     if isinstance(error, HTTPException):
         status = error.code or 500
         kind = _KINDS.get(status, "invalid" if status < 500 else "internal")
         return ApiError(kind, _words(kind, error))
-    if isinstance(error, ContextFull):
-        return ApiError("context_full", str(error))
-    if isinstance(error, StoreError):
-        return ApiError("not_found" if str(error).startswith(("no model", "model ")) else "invalid", str(error))
-    if isinstance(error, RefEngineError):
-        return ApiError("invalid", str(error))
-    return ApiError("internal", f"internal error: {type(error).__name__}")
+    return as_api_error(error)
 
 
 def _words(kind: ErrorKind, error: HTTPException) -> str:
@@ -72,7 +63,7 @@ def handle_errors(app: Flask, dialects: Mapping[str, Dialect], log: Log) -> None
 
     @app.errorhandler(Exception)
     def _(error: Exception) -> Response:
-        known = as_api_error(error)
+        known = as_http_error(error)
         if known.kind == "internal":
             log.trouble(request_id(), "".join(traceback.format_exception(error)))
         g.error = known
@@ -83,6 +74,13 @@ def handle_errors(app: Flask, dialects: Mapping[str, Dialect], log: Log) -> None
         if known.kind == "method" and isinstance(error, HTTPException):
             response.headers.extend((k, v) for k, v in error.get_headers() if k == "Allow")
         return response
+
+
+def error_response(app: Flask, path: str, anthropic: bool, error: ApiError) -> Response:
+    """The response for a request that has not become one: refused before the application saw it."""
+    dialect = app.extensions["dialects"].get(dialect_at(path, anthropic))
+    with app.test_request_context("/"):
+        return plain_error(error) if dialect is None else dialect.error(error)
 
 
 def plain_error(error: ApiError) -> Response:
