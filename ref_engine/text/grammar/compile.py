@@ -38,19 +38,24 @@ def compile_regex(pattern: str, tokenizer: Tokenizer) -> Grammar:
         raise GrammarError("regular expression: is empty")
     body = re.sub(r"(?<!\\)((?:\\\\)*)\$\Z", r"\1", pattern.removeprefix("^"))
     lark = f"start: {regex(body)}" if body else 'start: ""'
-    return Grammar(_source("lark_grammar", json.dumps(lark)), tokenizer, "regular expression")
+    return Grammar(lark_source(lark), tokenizer, "regular expression")
 
 
 def compile_lark(source: str, tokenizer: Tokenizer) -> Grammar:
     """Texts of a grammar in llguidance's dialect of Lark, from its rule `start`. `%json` and `%regex` may be in it."""
     check_lark(source)
-    return Grammar(_source("lark_grammar", json.dumps(source)), tokenizer)
+    return Grammar(lark_source(source), tokenizer)
 
 
 def compile_gbnf(source: str, tokenizer: Tokenizer) -> Grammar:
     """Texts of a grammar in llama.cpp's GBNF, from its rule `root`."""
     lark = gbnf_to_lark(parse_gbnf(source, tokenizer.vocab.token_to_id), tokenizer.n_vocab)
-    return Grammar(_source("lark_grammar", json.dumps(lark)), tokenizer, "GBNF grammar")
+    return Grammar(lark_source(lark), tokenizer, "GBNF grammar")
+
+
+def lark_source(lark: str) -> str:
+    """A grammar of our own making, as `Grammar` takes it."""
+    return _source("lark_grammar", json.dumps(lark))
 
 
 def _source(kind: str, text: str) -> str:

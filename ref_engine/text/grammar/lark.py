@@ -10,7 +10,7 @@ import re
 
 from ref_engine.errors import GrammarError
 from ref_engine.text.grammar.depth import depth
-from ref_engine.text.tokenizer.special import CONTROL, UNKNOWN
+from ref_engine.text.tokenizer.special import CONTROL, UNKNOWN, USER_DEFINED
 from ref_engine.text.tokenizer.vocab import Vocab
 
 MAX_CHARS = 1 << 18
@@ -21,32 +21,42 @@ _DEFINITION = re.compile(r"^[ \t]*[?!]?([A-Za-z_]\w*)(?:\.\d+)?[ \t]*(?:\[[^\n]*
 _NAME = re.compile(r"[A-Za-z_]\w*")
 
 
-def literal(text: str, vocab: Vocab) -> str:
-    """A sequence that matches `text`. Where a control token of the vocabulary stands in it, that token is meant.
+class Literals:
+    """Spells fixed texts of a grammar over one vocabulary. Texts of its control tokens, and of other tokens that were
+    added to it by name, stand for those tokens; the rest may be any tokens that spell it."""
 
-    Other tokens of the text may be any that spell it.
-    """
-    special = sorted(
-        (token for token in _special_in(text, vocab)),
-        key=lambda token: -len(token),
-    )
-    parts = re.split("(" + "|".join(map(re.escape, special)) + ")", text) if special else [text]
-    pieces = [f"<[{vocab.token_to_id[part]}]>" if part in special else quoted(part) for part in parts if part]
-    return " ".join(pieces) or '""'
+    def __init__(self, vocab: Vocab) -> None:
+        self._vocab = vocab
 
+    def __call__(self, text: str) -> str:
+        """A sequence that matches the text."""
+        pieces = [f"<[{self._vocab.token_to_id[piece]}]>" if tag else quoted(piece) for piece, tag in self._split(text)]
+        return " ".join(pieces) or '""'
 
-def _special_in(text: str, vocab: Vocab) -> set[str]:
-    """Texts of control tokens that occur in a text."""
-    starts = range(len(text))
-    found = set()
-    for start in starts:
-        if text[start] not in "<[" and text[start] != "｜":
-            continue
-        for end in range(start + 2, min(len(text), start + 64) + 1):
-            id = vocab.token_to_id.get(text[start:end])
-            if id is not None and vocab.attrs[id] & (CONTROL | UNKNOWN):
-                found.add(text[start:end])
-    return found
+    def before_control(self, text: str) -> tuple[str, str]:
+        """The text up to its first control token, which no bytes can spell, and the rest."""
+        at = 0
+        for piece, tag in self._split(text):
+            if tag and self._vocab.attrs[self._vocab.token_to_id[piece]] & (CONTROL | UNKNOWN):
+                break
+            at += len(piece)
+        return text[:at], text[at:]
+
+    def _split(self, text: str) -> list[tuple[str, bool]]:
+        """The text in pieces, and whether each is the name of a token."""
+        names = sorted(self._names(text), key=lambda name: -len(name))
+        pieces = re.split("(" + "|".join(map(re.escape, names)) + ")", text) if names else [text]
+        return [(piece, piece in names) for piece in pieces if piece]
+
+    def _names(self, text: str) -> set[str]:
+        found = set()
+        for start, char in enumerate(text):
+            if char in "<[｜":
+                for end in range(start + 2, min(len(text), start + 64) + 1):
+                    id = self._vocab.token_to_id.get(text[start:end])
+                    if id is not None and self._vocab.attrs[id] & (CONTROL | UNKNOWN | USER_DEFINED):
+                        found.add(text[start:end])
+        return found
 
 
 def quoted(text: str) -> str:
