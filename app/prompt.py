@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,16 +109,11 @@ def _leading(messages: Sequence[Message]) -> Sequence[Message]:
 def _chat(request: Request, resident: Resident, own: Own, messages: Sequence[Message]) -> Prompt:
     template, can = _template(request, resident, own)
     prefill = messages[-1].text if request.prefill else ""
-    turns = as_template_messages(messages[:-1] if request.prefill else messages, can)
-    tools: list[Json] | None = None
-    if request.tools and request.tool_choice.mode != "none":
-        if can.tools:
-            tools = [_tool(tool.name, tool.description, tool.parameters) for tool in request.tools]
-        else:
-            turns = resident.format.render_fallback(turns, request.tools)
-    if not can.system:
-        turns = _without_system(turns)
-    text = template.render(turns, tools=tools, **_switches(request))
+    turns = as_template_messages(messages[:-1] if request.prefill else messages)
+    tools = request.tools if request.tool_choice.mode != "none" else ()
+    prepared = resident.format.prepare(turns, tools, can, template.source)
+    turns = prepared.messages if can.system else _without_system(prepared.messages)
+    text = template.render(turns, tools=prepared.tools, **{**prepared.extra, **_switches(request)})
     text = _thinking_settled(request, resident, text, bool(prefill)) + prefill
     ids = resident.tokenizer.encode(text, add_special=False)
     lead = resident.lead
@@ -169,8 +163,8 @@ def _thinking_settled(request: Request, resident: Resident, text: str, prefilled
     return text
 
 
-def as_template_messages(messages: Sequence[Message], can: Capabilities) -> list[Json]:
-    """Messages as templates read them: OpenAI's form, with arguments as a mapping or as text."""
+def as_template_messages(messages: Sequence[Message]) -> list[Json]:
+    """Messages in OpenAI's form, with the arguments of calls as mappings."""
     names = {b.id: b.name for m in messages for b in m.blocks if isinstance(b, ToolCall) and b.id}
     turns: list[Json] = []
     for message in messages:
@@ -182,7 +176,8 @@ def as_template_messages(messages: Sequence[Message], can: Capabilities) -> list
             if isinstance(block, ThinkingBlock):
                 thoughts += block.text
             if isinstance(block, ToolCall):
-                calls.append(_call(block, can))
+                function = {"name": block.name, "arguments": dict(block.arguments)}
+                calls.append({"id": block.id, "type": "function", "function": function})
             if isinstance(block, ToolResult):
                 name = block.name or names.get(block.id, "")
                 text = f"Error: {block.text}" if block.is_error else block.text
@@ -196,18 +191,6 @@ def as_template_messages(messages: Sequence[Message], can: Capabilities) -> list
         if not (message.blocks and only_results):
             turns.append(turn)
     return turns
-
-
-def _call(call: ToolCall, can: Capabilities) -> Json:
-    arguments: object = dict(call.arguments)
-    if can.call_text and not can.call_mapping:
-        arguments = json.dumps(arguments, ensure_ascii=False)
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
-
-
-def _tool(name: str, description: str, parameters: Mapping[str, Any]) -> Json:
-    function = {"name": name, "description": description, "parameters": dict(parameters)}
-    return {"type": "function", "function": function}
 
 
 def _without_system(turns: Sequence[Json]) -> list[Json]:
