@@ -39,8 +39,8 @@ def need_of(path: Path, settings: Settings) -> Need:
 
     Raises ApiError for a file that cannot be run, with the reason.
     """
-    numpy = (settings.backend or default_backend()) == "numpy"
-    mode = settings.activations
+    numpy = settings.engine.get("backend", default_backend()) == "numpy"
+    mode = settings.engine.get("activations", "q8")
     try:
         with open_gguf(path) as file:
             n_ctx = settings.n_ctx

@@ -6,9 +6,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ref_engine.cli.options import load_model
 from ref_engine.cli.presets import Preset, preset_of
 from ref_engine.engine import Engine
-from ref_engine.model import Model, load
+from ref_engine.model import Model
 from ref_engine.text.chat import Capabilities, ChatTemplate, probe, template_for
 from ref_engine.text.chat.tools import ToolFormat, choose_format
 
@@ -48,13 +49,7 @@ class Resident:
 
 def open_resident(path: Path, need: Need, settings: Settings) -> Resident:
     """Load a file and start its engine. Raises RefEngineError for one that cannot be run."""
-    model = load(
-        path,
-        backend=settings.backend,
-        activations=settings.activations,
-        n_threads=settings.n_threads,
-        n_ctx=need.n_ctx,
-    )
+    model = load_model(path, n_ctx=need.n_ctx, **settings.engine)
     model.tokenizer  # noqa: B018 - a vocabulary that cannot be used is an error of loading
     engine = Engine(
         model,

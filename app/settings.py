@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from ref_engine.reference.linear import Activations
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 MIB = 1 << 20
 
@@ -24,7 +24,7 @@ class Settings:
     log_prompts       prompts and answers go into the log
     gzip              compress answers that are not streamed, where the client can take it
     grace             seconds that open streams have at shutdown
-    backend, activations, n_threads   as for `ref_engine.load`
+    engine            further arguments of `ref_engine.load`: backend, activations, n_threads, ...
     """
 
     host: str = "127.0.0.1"
@@ -41,6 +41,4 @@ class Settings:
     log_prompts: bool = False
     gzip: bool = True
     grace: float = 10.0
-    backend: str | None = None
-    activations: Activations = "q8"
-    n_threads: int | None = None
+    engine: Mapping[str, Any] = field(default_factory=dict)

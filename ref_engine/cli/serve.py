@@ -6,7 +6,7 @@ import math
 import os
 import re
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -31,9 +31,6 @@ _SIZES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
     "--max-queue", type=click.IntRange(0, 4096), default=64, show_default=True, help="Requests that may wait."
 )
 @click.option(
-    "--n-ctx", type=click.IntRange(1), metavar="N", help="Tokens of prompt and answer (8192, or the model's)."
-)
-@click.option(
     "--keep-alive", default="5m", show_default=True, metavar="TIME", help="How long models stay; -1: for good."
 )
 @click.option("--memory", metavar="SIZE", help="What models may take, such as 8G (four fifths of the machine's).")
@@ -54,7 +51,6 @@ def serve(
     port: int | None,
     parallel: int,
     max_queue: int,
-    n_ctx: int | None,
     keep_alive: str,
     memory: str | None,
     api_key: str | None,
@@ -63,10 +59,8 @@ def serve(
     grace: float,
     gzip: bool,
     log_prompts: bool,
-    backend: str | None,
-    activations: str | None,
-    n_threads: int | None,
     quiet: bool,
+    **engine: Any,
 ) -> None:
     """Serve models over HTTP, in the dialects of Ollama, OpenAI and Anthropic.
 
@@ -84,15 +78,13 @@ def serve(
         max_body=_size(max_body),
         parallel=parallel,
         max_queue=max_queue,
-        n_ctx=n_ctx,
+        n_ctx=engine.pop("n_ctx"),
         keep_alive=_seconds(keep_alive),
         memory=None if memory is None else _size(memory),
         log_prompts=log_prompts,
         gzip=gzip,
         grace=grace,
-        backend=backend,
-        activations=activations or "q8",
-        n_threads=n_threads,
+        engine={name: value for name, value in engine.items() if value is not None},
     )
     log = _app("logs").Log(None if quiet else sys.stderr, prompts=log_prompts)
     try:
