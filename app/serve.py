@@ -52,13 +52,20 @@ class Server:
         )
         self._listener = Listener(self.app, settings)
         self.url = self._listener.url
+        self._stopped = False
 
     def start(self) -> None:
         self._listener.start()
         self.log.write("listening", url=self.url)
 
     def stop(self) -> None:
-        """Open streams end within the grace that the settings give, or with an error; then everything closes."""
+        """Open streams end within the grace that the settings give, or with an error; then everything closes.
+
+        Once is enough; again does nothing.
+        """
+        if self._stopped:
+            return
+        self._stopped = True
         self.log.write("stopping")
         self._listener.stop(lambda: self.pool.stop(self.settings.grace))
         self.log.write("stopped")

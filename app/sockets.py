@@ -15,7 +15,7 @@ from waitress.adjustments import Adjustments
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser
 from waitress.server import TcpWSGIServer, create_server
-from waitress.task import ErrorTask
+from waitress.task import ErrorTask, WSGITask
 
 from .errors import ApiError, ErrorKind
 from .settings import Settings
@@ -89,6 +89,25 @@ class Listener:
         done.wait(5)
 
 
+class _Task(WSGITask):  # type: ignore[misc]
+    """waitress closes a connection after an answer in chunks, which their end makes needless."""
+
+    _keep = False
+
+    def build_response_header(self) -> bytes:
+        asked = self.request.headers.get("CONNECTION", "").lower()
+        self._keep = self.version == "1.1" and asked != "close" and not self.close_on_finish
+        try:
+            header: bytes = super().build_response_header()
+            return header
+        finally:
+            self._keep = False
+
+    def set_close_on_finish(self) -> None:
+        if not self._keep:
+            super().set_close_on_finish()
+
+
 def _listening(host: str, port: int) -> socket.socket:
     family, _, _, _, address = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
         0
@@ -126,6 +145,7 @@ def _channel_class(app: Flask, adjustments: Adjustments, settings: Settings) -> 
 
     class Channel(HTTPChannel):  # type: ignore[misc]
         parser_class = Parser
+        task_class = _Task
         error_task_class = Refusal
 
     return Channel
