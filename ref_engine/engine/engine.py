@@ -30,7 +30,9 @@ from ref_engine.reference.sums import F32
 
 T = TypeVar("T")
 _PIECE = (16, 512)  # tokens of a prompt in one step: least, most
-_ALONE_S, _SHARED_S = 0.25, 0.1  # seconds that a piece of a prompt should take: with nobody waiting, or with somebody
+_FIRST_RATE = 512.0  # tokens of prompts per second, before any has been read
+_ALONE_S, _SHARED_S = 0.25, 0.1  # seconds that a piece of a prompt may take: with nobody waiting, or with somebody,
+_STEPS = 3.0  # or as long as so many of the quickest steps: every step streams all weights, however few its tokens
 
 
 class BatchModel(Protocol[C]):
@@ -73,7 +75,8 @@ class Engine(Generic[C]):
         self._stopping = False
         self._deadline = math.inf
         self._turn = 0
-        self._rate = 0.0  # tokens of prompts per second, as last measured
+        self._rate = _FIRST_RATE
+        self._quickest = math.inf  # seconds of a step
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -199,6 +202,8 @@ class Engine(Generic[C]):
         """What each sequence brings to the next step: a generated token, or a piece of its prompt."""
         busy = sorted((slot for slot in self._slots if slot.work is not None), key=lambda slot: slot.used)
         seconds = _ALONE_S if len(busy) == 1 else _SHARED_S
+        if self._quickest < math.inf:
+            seconds = max(seconds, _STEPS * self._quickest)
         room = min(max(int(self._rate * seconds), _PIECE[0]), _PIECE[1])
         batch = []
         for slot in busy:
@@ -210,7 +215,8 @@ class Engine(Generic[C]):
         return batch
 
     def _measure(self, n_tokens: int, n_sequences: int, seconds: float) -> None:
-        """Learn how fast prompts are read, from steps that are mostly that."""
+        """Learn how long a step takes, and how fast prompts are read from steps that are mostly that."""
+        self._quickest = min(self._quickest, seconds)
         if n_tokens >= 2 * n_sequences and n_tokens >= _PIECE[0]:
             self._rate = n_tokens / max(seconds, 1e-6)
 
