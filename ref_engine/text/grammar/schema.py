@@ -13,6 +13,7 @@ from typing import Any
 
 from ref_engine.errors import GrammarError
 from ref_engine.text.grammar.depth import depth
+from ref_engine.text.grammar.string_formats import DATES, FORMATS
 
 MAX_CHARS = 1 << 20  # of a schema as text
 MAX_DEPTH = 256  # arrays and objects around each other in the schema, along references
@@ -34,7 +35,7 @@ def schema_text(schema: object, *, lenient: bool = False) -> str:
         raise GrammarError(f"a JSON schema is an object, not {schema!r:.100}")
     try:
         plain = json.loads(json.dumps(schema, allow_nan=False, default=dict))
-        narrowed = _narrow(plain) if _may_narrow(plain) else plain
+        narrowed = _narrow(plain, closed=_may_narrow(plain))
         _check_depth(plain)
         options = {"whitespace_pattern": WHITE_SPACE}
         if lenient:
@@ -60,31 +61,40 @@ def _may_narrow(schema: Any) -> bool:
     return all(map(_may_narrow, schema.values()))
 
 
-def _narrow(schema: Any) -> Any:
-    """Objects that name properties and do not speak of others get no others, as OpenAI and llama.cpp have it."""
+def _narrow(schema: Any, closed: bool) -> Any:
+    """Dates that exist, and, where `closed`, objects without properties that they do not name.
+
+    An object that names properties and does not speak of others gets no others, as OpenAI and llama.cpp have it.
+    """
     if isinstance(schema, list):
-        return [_narrow(item) for item in schema]
+        return [_narrow(item, closed) for item in schema]
     if not isinstance(schema, dict):
         return schema
     narrowed = {
-        key: value if key in ("const", "enum", "default", "examples") else _narrow_values(key, value)
+        key: value if key in ("const", "enum", "default", "examples") else _narrow_value(key, value, closed)
         for key, value in schema.items()
     }
-    spoken = ("additionalProperties", "patternProperties", "unevaluatedProperties", "minProperties")
-    if isinstance(schema.get("properties"), dict) and not any(key in schema for key in spoken):
-        required = schema.get("required", [])
-        if isinstance(required, list) and all(
-            name in schema["properties"] for name in required if isinstance(name, str)
-        ):
-            narrowed["additionalProperties"] = False
+    if schema.get("format") in DATES and "pattern" not in schema:
+        narrowed["pattern"] = f"^({FORMATS[narrowed.pop('format')]})$"
+    if closed and _names_all(schema):
+        narrowed["additionalProperties"] = False
     return narrowed
 
 
-def _narrow_values(key: str, value: Any) -> Any:
+def _names_all(schema: dict[str, Any]) -> bool:
+    """Whether an object's schema says what properties it may have, and leaves the others open without a word."""
+    properties, required = schema.get("properties"), schema.get("required", [])
+    spoken = ("additionalProperties", "patternProperties", "unevaluatedProperties", "minProperties")
+    if not isinstance(properties, dict) or any(key in schema for key in spoken):
+        return False
+    return isinstance(required, list) and all(name in properties for name in required if isinstance(name, str))
+
+
+def _narrow_value(key: str, value: Any, closed: bool) -> Any:
     """The schemas in `properties` and its like stand under names, which are no keywords."""
     if key in ("properties", "patternProperties", "$defs", "definitions") and isinstance(value, dict):
-        return {name: _narrow(item) for name, item in value.items()}
-    return _narrow(value)
+        return {name: _narrow(item, closed) for name, item in value.items()}
+    return _narrow(value, closed)
 
 
 def _check_depth(schema: Any) -> None:

@@ -123,7 +123,7 @@ KIMI = HeaderCalls(
     pattern=r"\s*(?:functions\.)?([^\s<>\[\]{}|\":]+)(?::\d+)?\s*",
 )
 MISTRAL = HeaderCalls("[TOOL_CALLS]", "[ARGS]", "", pattern=rf"\s*({NAME})\s*(?:\[CALL_ID\][^\[\]]*)?")
-MISTRAL_IDS = replace(MISTRAL, middle="[CALL_ID]{i}00000000[ARGS]", split=("[ARGS]",))
+MISTRAL_IDS = replace(MISTRAL, middle="[CALL_ID]{i}[ARGS]", split=("[ARGS]",), counter="[a-zA-Z0-9]{9}")
 SOLAR = HeaderCalls(
     "<|tool_call:begin|>{i}<|tool_call:name|>",
     "<|tool_call:args|>",
@@ -131,6 +131,7 @@ SOLAR = HeaderCalls(
     section=("<|tool_calls|>", ""),
     trigger="<|tool_call:begin|>",
     pattern=rf"[^<>|]*<\|tool_call:name\|>({NAME})",
+    counter="[a-zA-Z0-9]{1,16}",
 )
 FUNCTION_TAG = HeaderCalls("<function=", ">", "</function>")
 LLAMA = JsonCalls("", "", arguments_key="parameters", bare=True, others=("<|python_tag|>",))

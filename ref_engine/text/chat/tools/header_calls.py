@@ -24,6 +24,7 @@ class HeaderCalls:
     split       what ends the header; `middle` where it is the same
     pattern     finds the name in the header, which is what stands between `trigger` and `split`
     trigger     begins a call; `begin` where it is the same
+    counter     a regular expression of what the model may write for `{i}`
     """
 
     begin: str
@@ -34,6 +35,7 @@ class HeaderCalls:
     split: tuple[str, ...] = ()
     pattern: str = rf"\s*({NAME})\s*"
     trigger: str = ""
+    counter: str = "[0-9]"
 
     @property
     def triggers(self) -> Sequence[str]:
@@ -94,4 +96,4 @@ class HeaderCalls:
 
     def _counted(self, tag: str, literal: Literals) -> str:
         before, found, after = tag.partition("{i}")
-        return f"{literal(before)} /[0-9]/ {literal(after)}" if found else literal(tag)
+        return f"{literal(before)} /{self.counter}/ {literal(after)}" if found else literal(tag)

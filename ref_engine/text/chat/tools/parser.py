@@ -101,9 +101,9 @@ class Parser:
         if tag is None:
             return True
         self._bare_start = True
-        if tag in calls:
+        if tag in self._syntax.triggers:
             yield from self._call(tag)
-        else:
+        elif tag not in calls:
             yield from self._reader.space()
         return False
 

@@ -145,7 +145,10 @@ class XmlCalls:
             arguments = value_rules(tool, f"t{i}", self, literal, rules)
             rules.append(f"call{i}: {literal(self.begin + tool.name + self.middle)} {arguments} {literal(self.end)}")
         one = " | ".join(f"call{i}" for i in range(len(tools)))
-        opened, closed = literal(self.section[0]), literal(self.section[1])
+        opened, end = self.section
+        # a lexeme must not begin with another that may stand in its place: the longer one would swallow it
+        head = self.joint if not self.each and end.startswith(self.joint) else ""
+        opened, closed = literal(opened), f"{literal(head)} {literal(end.removeprefix(head))}"
         if self.each:
             rules.append(f"one: {opened} ({one}) {closed}")
             opened = closed = ""

@@ -11,20 +11,11 @@ from ref_engine.text.chat.tools.parts import Tool
 from ref_engine.text.chat.tools.schemas import arguments_schema, parameter_schema, resolved, types_of
 from ref_engine.text.grammar.lark import Literals, regex
 from ref_engine.text.grammar.schema import schema_text
+from ref_engine.text.grammar.string_formats import FORMATS
 
 if TYPE_CHECKING:
     from ref_engine.text.chat.tools.xml_calls import XmlCalls
 
-# What a format means for a text, RFC 3339 and 4122; the days of a month stop at 28, so that every date exists.
-FORMATS = {
-    "date": r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])",
-    "time": r"([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])",
-    "uuid": r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",
-    "email": r"[A-Za-z0-9][A-Za-z0-9._+-]{0,60}@[A-Za-z0-9-]{1,60}(\.[A-Za-z0-9-]{1,60}){1,3}",
-    "ipv4": r"(([1-9]?[0-9]|1[0-9]{2}|2[0-4][0-9]|25[0-5])\.){3}([1-9]?[0-9]|1[0-9]{2}|2[0-4][0-9]|25[0-5])",
-    "uri": r"https?://[A-Za-z0-9.-]{1,100}(/[A-Za-z0-9._~%-]{0,60}){0,8}",
-}
-FORMATS["date-time"] = FORMATS["date"] + "T" + FORMATS["time"]
 _ANYTHING = r"(.|\n)*"
 _COMBINED = ("allOf", "anyOf", "oneOf", "not", "if")
 
