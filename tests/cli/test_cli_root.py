@@ -13,8 +13,8 @@ from ref_engine.errors import RefEngineError
 from ref_engine.version import __version__
 
 COMMANDS = (
-    "run", "serve", "pull", "list", "show", "cp", "rm", "create", "ps", "stop", "tokenize", "logits", "perplexity", "plan",
-    "quantize",
+    "run", "serve", "pull", "list", "show", "cp", "rm", "create", "ps", "stop", "tokenize", "logits", "perplexity",
+    "plan", "quantize",
 )  # fmt: skip
 
 
