@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
@@ -51,6 +51,9 @@ def prepare(
     does not know, or whose calls would not be understood here, are described in the system prompt.
     name, source: of the format, and of the template.
     """
+    alone = name == "firefunction"  # fails without the variables that it has for tools, so it could not be asked
+    if alone:
+        can = replace(can, tools=True, call_mapping=True, tool_results=True)
     native = name != "generic" and can.tools
     known = [dict(message) for message in messages]
     if "length != 9" in source:
@@ -58,13 +61,11 @@ def prepare(
     if tools and not native:
         known = with_instructions(known, tools, syntax, system=can.system)
     known = _with_calls(known, syntax, can, native)
-    if not tools or not native:
-        return Prepared(known, None, {})
     described = [function(tool) for tool in tools]
     extra: dict[str, object] = {}
-    if name == "firefunction":  # wants them as text, and the day
+    if alone:  # wants them as text, and the day
         extra = {"functions": json.dumps(described, indent=4), "datetime": date.today().isoformat()}
-    return Prepared(known, described, extra)
+    return Prepared(known, described if tools and native else None, extra)
 
 
 def in_words(
@@ -131,7 +132,7 @@ def _called(message: dict[str, Any], can: Capabilities) -> dict[str, Any]:
         if not can.call_mapping and not isinstance(arguments, str):
             function["arguments"] = compact(arguments)
         calls.append({"type": "function", **call, "function": function})
-    return {"content": "", **message, "tool_calls": calls}
+    return {**message, "content": message.get("content") or "", "tool_calls": calls}
 
 
 def _told(message: dict[str, Any], syntax: Syntax) -> dict[str, Any]:
