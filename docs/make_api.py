@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from ref_engine_app import ollama_models
 from ref_engine_app.anthropic import LIST_FIELDS, blocks, incoming, turns
 from ref_engine_app.fields import Field, ListOf, Record
 from ref_engine_app.ollama import embed, options
@@ -64,6 +65,11 @@ OLLAMA: tuple[Table, ...] = (
     ("`options`", options.OPTIONS),
     ("POST /api/embed", embed.EMBED_FIELDS),
     ("POST /api/embeddings", embed.EMBEDDINGS_FIELDS),
+    ("POST /api/show", ollama_models.SHOW_FIELDS),
+    ("POST /api/copy", ollama_models.COPY_FIELDS),
+    ("DELETE /api/delete", ollama_models.NAMED_FIELDS),
+    ("POST /api/pull", ollama_models.PULL_FIELDS),
+    ("POST /api/create", ollama_models.CREATE_FIELDS),
 )
 
 _INTRODUCTION = """\
@@ -128,6 +134,14 @@ Client: `ollama.Client("http://localhost:11434")`, or `OLLAMA_HOST`. Streams are
 - `think` on a model that does not think has no effect (Ollama: an error).
 - An answer ends with done_reason `length` where the context ends; nothing is shifted.
 - Errors are `{{"error": "..."}}` with the status; in a stream a line of that form.
+- Without fields: `GET /`, `/api/version`, `/api/tags`, `/api/ps`; `HEAD` and `POST /api/blobs/sha256:...` (the body is
+  the file). `POST /api/push` is refused: this server uploads models nowhere.
+
+## Operations
+
+`GET /healthz` says that the server is there, `GET /metrics` gives figures for Prometheus. With `--api-key` every
+address but `/` and `/healthz` needs it, as `Authorization: Bearer` or `x-api-key`. A browser's foreign `Origin`, and a
+`Host` that is not this machine's, are refused with 403 as Ollama does. Every answer has a `request-id`.
 """
 
 

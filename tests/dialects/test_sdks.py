@@ -351,6 +351,46 @@ def test_malformed_requests_over_the_socket(sdk: Clients, path: str) -> None:
         assert session.post(sdk.url + path, json=GOOD[path], timeout=60).status_code == 200
 
 
+ABOUT_MODELS = {
+    ("POST", "/api/show"): {"model": "m", "verbose": False},
+    ("POST", "/api/copy"): {"source": "m", "destination": "copied"},
+    ("POST", "/api/create"): {
+        "model": "made",
+        "from": "m",
+        "system": "s",
+        "license": ["l"],
+        "parameters": {"temperature": 0.5, "stop": ["x"]},
+        "messages": [{"role": "user", "content": "hi"}],
+        "stream": False,
+    },
+    ("DELETE", "/api/delete"): {"model": "made"},
+}
+
+
+def test_malformed_requests_about_models(sdk: Clients) -> None:
+    with requests.Session() as session:
+        for (method, path), good in ABOUT_MODELS.items():
+            for body in [*BODIES, *mutants(good, 40, seed=3)]:
+                response = session.request(method, sdk.url + path, data=body, timeout=60)
+                assert response.status_code < 500, (path, body[:300], response.text)
+                if response.status_code >= 400:
+                    assert in_shape(path, response.json()), (path, body[:300], response.text)
+            response = session.request(method, sdk.url + path, json=good, timeout=60)
+            assert response.status_code == 200 or path == "/api/delete", response.text  # a mutant may have deleted it
+        for path in ("/api/pull", "/api/push"):
+            for body in BODIES:
+                response = session.post(sdk.url + path, data=body, timeout=60)
+                assert response.status_code == 400 and in_shape(path, response.json())
+        for digest in ("x", "sha256:", "sha256:" + "0" * 63, "sha256:..%2f..%2fetc%2fpasswd", "sha256-" + "g" * 64):
+            assert session.post(f"{sdk.url}/api/blobs/{digest}", data=b"GGUF", timeout=60).status_code in (400, 404)
+            assert session.head(f"{sdk.url}/api/blobs/{digest}", timeout=60).status_code in (400, 404)
+        wrong = session.post(f"{sdk.url}/api/blobs/sha256:{'0' * 64}", data=b"GGUF", timeout=60)
+        assert wrong.status_code == 400 and in_shape("/api/blobs", wrong.json())
+        assert session.get(f"{sdk.url}/api/tags", timeout=60).json()["models"]
+    # the shared model is still what it was
+    assert sdk.ollama.show("m").modelinfo is not None
+
+
 # -- JavaScript -----------------------------------------------------------------------------------------------
 
 
