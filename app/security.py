@@ -29,7 +29,7 @@ _METHODS = "GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS"
 def guard(app: Flask, settings: Settings) -> None:
     """Check Host, Origin, key and size before anything else, and answer what browsers ask before they call."""
     patterns = [_pattern(origin) for origin in settings.origins]
-    listens_locally = is_local_host(settings.host)
+    listens_locally = is_loopback(settings.host)
 
     @app.before_request
     def _() -> Response | None:
@@ -75,8 +75,16 @@ def _check_key(key: str) -> None:
         raise ApiError("unauthorized", "an API key is needed, in Authorization: Bearer or x-api-key")
 
 
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on is this machine's own: others have names that only their operator knows."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
 def is_local_host(host: str) -> bool:
-    """Whether a Host header (or an address to listen on) names this machine or its own network.
+    """Whether a Host header names this machine or its own network.
 
     Addresses of the loopback, of private networks and of no network do; so do this machine's name and the names that
     no public DNS gives out. An empty header does: HTTP/1.0 has none.

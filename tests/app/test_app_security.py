@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from ref_engine_app.security import is_local_host, origin_allowed
+from ref_engine_app.security import is_local_host, is_loopback, origin_allowed
 
 
 @pytest.mark.parametrize(
@@ -55,3 +55,8 @@ def test_origins_that_are_set() -> None:
     patterns = [re.compile(r"https://.*\.example\.com")]
     assert origin_allowed("https://a.example.com", "x", patterns)
     assert not origin_allowed("https://example.com.evil.net", "x", patterns)
+
+
+def test_hosts_are_checked_where_only_this_machine_can_call() -> None:
+    assert all(map(is_loopback, ("127.0.0.1", "::1", "localhost")))
+    assert not any(map(is_loopback, ("0.0.0.0", "192.168.1.5", "::", "box.example.com")))
