@@ -32,7 +32,7 @@ run: $(VENV)/run.stamp
 
 # everything that must be green: lint, types, tests. On CI a model that cannot be had is a failure
 .PHONY: test
-test: lint assets
+test: lint assets node
 	$(BIN)/python -m pytest
 
 .PHONY: lint
@@ -46,10 +46,19 @@ lint: $(VENV)/test.stamp
 assets: $(VENV)/test.stamp
 	$(BIN)/python -m ref_engine.library.assets $(if $(CI),--require)
 
-# docs/cli.md from the commands' own help
+# the official JavaScript SDKs for one test, which does not apply where there is no Node
+NODE := tests/dialects/node
+.PHONY: node
+node: $(NODE)/node_modules/.package-lock.json
+
+$(NODE)/node_modules/.package-lock.json: $(NODE)/package-lock.json
+	if command -v npm >/dev/null; then npm ci --prefix $(NODE) --ignore-scripts --no-audit --no-fund; fi
+
+# docs/cli.md from the commands' own help, docs/api.md from the tables that check requests
 .PHONY: docs
 docs: $(VENV)/test.stamp
 	$(BIN)/python docs/make_cli.py
+	$(BIN)/python docs/make_api.py
 
 # docs/architectures.md: every architecture against llama.cpp's logits, and backend against backend
 .PHONY: architectures

@@ -1,0 +1,25 @@
+"""What a grammar is to the one who samples: a set of allowed tokens that changes with every token chosen."""
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Constraint(Protocol):
+    """The state of one text that must obey a grammar."""
+
+    def mask(self) -> npt.NDArray[np.bool_]:
+        """Which tokens may come next, (V,), at least one. End-of-generation tokens are among them exactly where the
+        text may end. Raises GrammarError where the state allows no token at all."""
+
+    def accept(self, token: int) -> None:
+        """The token has been chosen. Raises GrammarError for one that is not allowed."""
+
+    @property
+    def is_accepting(self) -> bool:
+        """Whether the text may end here."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the text may end here, and nothing else may follow: then it does end."""
