@@ -179,8 +179,8 @@ class Model:
         return Pass(self.ops, shares, np.concatenate(ids), ropes, self._tap, tracing, expert_load=load)
 
     def normalised(self, x: F32) -> F32:
-        """The output norm: (T, D) -> (T, D)."""
-        return self._tap("result_norm", None, leave(x, self.spec, self.weights, self.ops))
+        """What leaves the last layer, normalised: (T, D), or (T, N, D) of several streams, -> (T, D)."""
+        return self._tap("result_norm", None, leave(x, self.spec, self.weights, self.ops, self._tap))
 
     def head(self, x: F32) -> F32:
         """Normalised states to logits: (T, D) -> (T, V)."""

@@ -5,16 +5,18 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ref_engine.blocks.site import Pass, model_norm, stream_after
+from ref_engine.blocks.hyper import merged
+from ref_engine.blocks.site import LayerTap, Pass, model_norm, stream_after
 from ref_engine.errors import ContextFull
 from ref_engine.ops import Ops
+from ref_engine.reference.hyper import copied
 from ref_engine.reference.sums import F32
 from ref_engine.spec import ModelSpec
 from ref_engine.weights import Weights
 
 
 def enter(ids: NDArray[np.int64], spec: ModelSpec, weights: Weights, p: Pass) -> F32:
-    """Token ids (T,) -> the stream before the first layer (T, D)."""
+    """Token ids (T,) -> the stream before the first layer (T, D), or (T, N, D) where there are N of them."""
     x = p.tap("embd", None, p.ops.embed(ids, weights[spec.embedding]))
     if spec.embedding_scale is not None:
         x = p.tap("inp_scaled", None, x * np.float32(spec.embedding_scale))
@@ -25,12 +27,16 @@ def enter(ids: NDArray[np.int64], spec: ModelSpec, weights: Weights, p: Pass) ->
         x = p.tap("inpL", None, x + p.ops.embed(p.positions, known))
     if spec.embedding_norm is not None:
         x = p.tap("inp_norm", None, model_norm(x, spec.embedding_norm, weights, p.ops))
+    if spec.streams is not None:
+        x = p.tap("hc_init", None, copied(x, spec.streams.n))
     p.kept[stream_after(-1)] = x
     return x
 
 
-def leave(x: F32, spec: ModelSpec, weights: Weights, ops: Ops) -> F32:
-    """The stream after the last layer, normalised: (T, D) -> (T, D)."""
+def leave(x: F32, spec: ModelSpec, weights: Weights, ops: Ops, tap: LayerTap) -> F32:
+    """The stream after the last layer, or several made one, normalised: (T, D) or (T, N, D) -> (T, D)."""
+    if spec.streams is not None:
+        x = merged(x, spec.streams, weights, ops, tap)
     return x if spec.output_norm is None else model_norm(x, spec.output_norm, weights, ops)
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ref_engine.blocks.site import Share, Site
 from ref_engine.reference.attention import causal_mask
 from ref_engine.reference.indexer import Mask, hadamard, highest_blocks, index_scores, marked, ranked
+from ref_engine.reference.rope import rope_last
 from ref_engine.reference.sums import F32
 from ref_engine.spec import RopeSpec
 from ref_engine.spec.indexer import BlockIndexSpec, IndexerSpec
@@ -27,8 +28,10 @@ def choose(x: F32, low: F32, spec: IndexerSpec, rope: RopeSpec, at: Site) -> Cho
     q = at.linear(low, "indexer.attn_q_b").reshape(x.shape[0], spec.n_head, spec.head_dim)
     k, weights = at.ops.linears(x, [at.map("indexer.attn_k"), at.map("indexer.proj")])
     k = at.norm(k, spec.k_norm)
-    q = at.tap("indexer_q", hadamard(at.ops.rope(q, cos, sin, spec.pairing)))
-    k = at.tap("indexer_k", hadamard(at.ops.rope(k[:, None], cos, sin, spec.pairing)[:, 0]))
+    turn = rope_last if spec.turn_last else at.ops.rope
+    q, k = turn(q, cos, sin, spec.pairing), turn(k[:, None], cos, sin, spec.pairing)[:, 0]
+    q, k = (hadamard(q), hadamard(k)) if spec.spread else (q, k)
+    q, k = at.tap("indexer_q", q), at.tap("indexer_k", k)
     weights = at.tap("indexer_weights", weights * np.float32(1 / np.sqrt(spec.head_dim * spec.n_head)))
 
     def of(share: Share) -> Mask | None:

@@ -55,7 +55,7 @@ def convolved(x: F32, a: KdaSpec, at: Site) -> tuple[F32, F32, F32]:
 def log_decay(x: F32, a: KdaSpec, at: Site) -> F32:
     """(T, D) -> (T, H, Hd), all at most 0."""
     f = heads(chain(x, a.decay, at) + at["ssm_dt.bias"].f32(), a)
-    minus_a = at["ssm_a"].f32() if a.negated else -at["ssm_a"].f32()  # (H, 1)
+    minus_a = (at["ssm_a"].f32() if a.negated else -at["ssm_a"].f32()).reshape(-1, 1)
     return minus_a * softplus(f) if a.bound is None else np.float32(a.bound) * sigmoid(-(f * minus_a))
 
 

@@ -36,7 +36,7 @@ def latent_attention(x: F32, a: LatentAttentionSpec, at: Site) -> F32:
     y = at.tap("kqv_out", inner(q_nope, q_rope, c, k_rope, chosen, a, at))
     if a.gated:
         gate = at.tap("attn_gate_sigmoid", sigmoid(at.tap("attn_gate", at.linear(x, "attn_gate"))))
-        y = at.tap("attn_gated", y.reshape(n, a.n_head, a.v_dim) * gate[..., None]).reshape(n, -1)
+        y = at.tap("attn_gated", (y.reshape(n, gate.shape[1], -1) * gate[..., None]).reshape(n, -1))
     return at.linear(y, "attn_output")
 
 
@@ -82,7 +82,7 @@ def attend(q: F32, k: F32, v: F32 | None, chosen: Chosen, a: LatentAttentionSpec
     """
     if a.temperature is not None:
         q = at.tap("Qcur_attn_temp_scaled", q * temperatures(at.p.positions, a.temperature)[:, None, None])
-    inner = at.tap if at.p.tracing else None
+    inner, sinks = at.tap if at.p.tracing else None, at.vector("attn_sinks.weight")
 
     def run(share: Share) -> F32:
         keys = share.cache.append(at.index, "k", k[share.rows])
@@ -91,7 +91,8 @@ def attend(q: F32, k: F32, v: F32 | None, chosen: Chosen, a: LatentAttentionSpec
         if seen is not None and a.window is not None:
             seen = seen & causal_mask(share.positions, keys.shape[0], a.window)
         return at.ops.attend(
-            q[share.rows], keys, values, share.positions, scale=a.scale, window=a.window, cap=None, seen=seen, tap=inner
-        )
+            q[share.rows], keys, values, share.positions, scale=a.scale, window=a.window, cap=None, sinks=sinks,
+            seen=seen, tap=inner,
+        )  # fmt: skip
 
     return at.p.each(run)

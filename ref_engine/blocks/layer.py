@@ -10,7 +10,9 @@ import numpy as np
 
 from ref_engine.blocks.attention import attention
 from ref_engine.blocks.deltanet import delta_net
+from ref_engine.blocks.depth import last_mixed, over_depth
 from ref_engine.blocks.ffn import bare_activation, ffn
+from ref_engine.blocks.hyper import over_streams
 from ref_engine.blocks.kda import kda
 from ref_engine.blocks.latent import latent_attention
 from ref_engine.blocks.lightning import lightning
@@ -73,10 +75,17 @@ def block(x: F32, layer: LayerSpec, at: Site) -> F32:
     """The residual stream through one layer: (T, D) -> (T, D)."""
     x = entering(x, layer, at)
     at = replace(at, entered=x, names=layer.names)
-    x = leaving(parallel(x, layer, at) if layer.parallel else serial(x, layer, at), layer, at)
+    x = leaving(both_halves(x, layer, at), layer, at)
     if layer.kept:
         at.p.kept[stream_after(at.index)] = x
     return x
+
+
+def both_halves(x: F32, layer: LayerSpec, at: Site) -> F32:
+    """Both halves, as they meet in this layer."""
+    if layer.hyper is not None:
+        return over_streams(x, layer, layer.hyper, at, run_part)
+    return parallel(x, layer, at) if layer.parallel else serial(x, layer, at)
 
 
 def entering(x: F32, layer: LayerSpec, at: Site) -> F32:
@@ -92,10 +101,14 @@ def leaving(x: F32, layer: LayerSpec, at: Site) -> F32:
         scale = at["layer_output_scale.weight"].f32()
         x = x + at.tap("embd_skip", at.p.kept[stream_after(-1)] * scale)
     x = at.tap("l_out", x)
+    if layer.depth is not None and layer.depth.last:
+        x = last_mixed(x, layer.depth, at)
     return x if layer.exit_norm is None else at.tap("loop_norm", model_norm(x, layer.exit_norm, at.weights, at.ops))
 
 
 def serial(x: F32, layer: LayerSpec, at: Site) -> F32:
+    if layer.depth is not None:
+        return over_depth(x, layer, layer.depth, at, run_part)
     if layer.mixer is not None:
         h = at.tap("attn_norm", at.norm(x, layer.mixer_norm))
         x = carried(x, h, layer)

@@ -91,3 +91,9 @@ def rope(x: F32, cos: F32, sin: F32, pairing: Pairing) -> F32:
         y[..., :half] = a * c - b * s
         y[..., half:] = a * s + b * c
     return np.concatenate([y, rest], axis=-1) if rest.shape[-1] else y
+
+
+def rope_last(x: F32, cos: F32, sin: F32, pairing: Pairing) -> F32:
+    """Turn the last n_rot features of each head; those before them pass through (ggml_rope_set_offset)."""
+    still = x.shape[-1] - 2 * cos.shape[-1]
+    return np.concatenate([x[..., :still], rope(x[..., still:], cos, sin, pairing)], axis=-1)

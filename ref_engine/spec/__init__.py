@@ -6,7 +6,9 @@ of a layer is a frozen value that also says which tensors it needs (`rules`) and
 
 from ref_engine.spec.attention import AttentionSpec, Temperature
 from ref_engine.spec.deltanet import DeltaNetSpec
+from ref_engine.spec.depth import DepthSpec
 from ref_engine.spec.ffn import ActivationSpec, FfnSpec
+from ref_engine.spec.hyper import HyperSpec, StreamsSpec
 from ref_engine.spec.indexer import BlockIndexSpec, IndexerSpec
 from ref_engine.spec.kda import KdaSpec
 from ref_engine.spec.latent import LatentAttentionSpec
@@ -27,7 +29,9 @@ __all__ = [
     "BlockIndexSpec",
     "ChunkSpec",
     "DeltaNetSpec",
+    "DepthSpec",
     "FfnSpec",
+    "HyperSpec",
     "IndexerSpec",
     "KdaSpec",
     "LatentAttentionSpec",
@@ -46,6 +50,7 @@ __all__ = [
     "RoutingSpec",
     "Rules",
     "ShortConvSpec",
+    "StreamsSpec",
     "SumSpec",
     "Temperature",
     "TensorRule",

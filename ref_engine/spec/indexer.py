@@ -17,7 +17,7 @@ class IndexerSpec:
 
     The queries are made of the low-rank queries of the attention, the one key of a token and the weights of its input.
     Queries and keys are turned by position as in the attention, in pairs of their own kind, and rotated by a Hadamard
-    matrix, which changes no score.
+    matrix (spread), which changes no score.
     """
 
     n_head: int
@@ -25,6 +25,8 @@ class IndexerSpec:
     top_k: int
     pairing: Pairing
     k_norm: NormSpec
+    turn_last: bool = False  # the last features of a head are turned, not the first
+    spread: bool = True
 
     def rules(self, d_model: int, q_rank: int) -> Rules:
         return (

@@ -27,6 +27,7 @@ class KdaSpec:
     gate: tuple[str, ...] = ("ssm_g_a", "ssm_g_b")  # the same
     fused: bool = False  # one matrix attn_qkv
     bias: Presence = "may"  # of the projections to queries, keys and values: llama.cpp takes such files, and ignores it
+    flat: bool = False  # ssm_a is (H,) instead of (H, 1)
 
     @property
     def width(self) -> int:
@@ -47,7 +48,7 @@ class KdaSpec:
             for name, n_in, n_out in zip(names, widths, widths[1:], strict=False):
                 rules |= linear(name, n_out, n_in, "no")
         rules |= linear("ssm_beta", self.n_head, d_model, "no")
-        rules |= tensor("ssm_a", (self.n_head, 1)) | tensor("ssm_dt.bias", (width,))
+        rules |= tensor("ssm_a", (self.n_head,) if self.flat else (self.n_head, 1)) | tensor("ssm_dt.bias", (width,))
         return rules | self.norm.rules(self.head_dim) | linear("attn_output", d_model, width, "no")
 
     def memory(self) -> Memory:

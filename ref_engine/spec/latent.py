@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ref_engine.spec.attention import Temperature
 from ref_engine.spec.indexer import IndexerSpec
 from ref_engine.spec.norm import NormSpec
-from ref_engine.spec.parts import Memory, Rules, linear, tensor
+from ref_engine.spec.parts import Memory, Presence, Rules, linear, tensor
 from ref_engine.spec.rope import RopeSpec
 
 
@@ -40,6 +40,8 @@ class LatentAttentionSpec:
     indexer: IndexerSpec | None = None
     follows: bool = False  # attends to the tokens that the nearest earlier layer with an indexer chose
     temperature: Temperature | None = None
+    gate_features: bool = False  # the gate has a number for each feature of a head's output
+    sinks: Presence = "no"  # attn_sinks.weight (H,): a score that takes weight and gives nothing
 
     @property
     def head_dim(self) -> int:
@@ -62,7 +64,9 @@ class LatentAttentionSpec:
         else:
             rules |= linear("attn_kv_b", h * (self.nope_dim + self.v_dim), self.kv_rank, "no")
         rules |= linear("attn_output", d_model, h * self.v_dim, "no")
-        rules |= linear("attn_gate", h, d_model, "no") if self.gated else {}
+        if self.gated:
+            rules |= linear("attn_gate", h * self.v_dim if self.gate_features else h, d_model, "no")
+        rules |= tensor("attn_sinks.weight", (h,), self.sinks)
         if self.indexer is not None and self.q_rank is not None:
             rules |= self.indexer.rules(d_model, self.q_rank)
         return rules

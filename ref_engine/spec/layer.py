@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ref_engine.spec.depth import DepthSpec
+from ref_engine.spec.hyper import HyperSpec
 from ref_engine.spec.norm import NormSpec, norm_rules
 from ref_engine.spec.parts import NOTHING, Memory, Part, Rules, tensor
 
@@ -39,6 +41,8 @@ class LayerSpec:
     ffn_norm_name: str = "ffn_norm"  # llama.cpp's name for what the FFN reads
     # llama.cpp's names for other values of this layer, where they are not the usual ones; None: it has none
     names: Mapping[str, str | None] = field(default_factory=dict)
+    depth: DepthSpec | None = None  # the halves read the streams of earlier layers too
+    hyper: HyperSpec | None = None  # it runs over several streams
 
     @property
     def halves(self) -> tuple[Part, ...]:
@@ -51,6 +55,8 @@ class LayerSpec:
             rules |= part.rules(d_model)
         for norm in (self.mixer_norm, self.mixer_post_norm, self.ffn_norm, self.ffn_post_norm):
             rules |= norm_rules(norm, d_model)
+        rules |= {} if self.depth is None else self.depth.rules(d_model)
+        rules |= {} if self.hyper is None else self.hyper.rules(d_model)
         return rules | tensor("layer_output_scale.weight", (1,), "must" if self.embedding_skip else "no")
 
     def memory(self) -> Memory:

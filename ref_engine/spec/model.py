@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from ref_engine.spec.hyper import StreamsSpec
 from ref_engine.spec.layer import LayerSpec
 from ref_engine.spec.norm import NormSpec, norm_rules
 from ref_engine.spec.parts import Presence, Rules, TensorRule, tensor
@@ -36,6 +37,7 @@ class ModelSpec:
     ignored: tuple[str, ...] = ()  # patterns of tensors that may be in the file and are not used here
     embedding: str = "token_embd.weight"
     n_output: int | None = None  # rows of the output matrix, which score the last tokens; None: it scores all
+    streams: StreamsSpec | None = None  # the layers run over several residual streams
 
     @property
     def n_layer(self) -> int:
@@ -64,11 +66,13 @@ def tensor_rules(spec: ModelSpec) -> Rules:
     rules = {spec.embedding: TensorRule((spec.n_vocab, d)), spec.output: TensorRule((n_output, d))}
     rules |= norm_rules(spec.output_norm, d) | norm_rules(spec.embedding_norm, d)
     rules |= tensor("output.bias", (n_output,), spec.output_bias)
+    rules |= {} if spec.streams is None else spec.streams.rules(d)
     if spec.position_embedding:
         rules |= tensor("position_embd.weight", (spec.n_ctx_train, d))
     for i, layer in enumerate(spec.layers):
         blk = i if layer.blk is None else layer.blk
         rules |= {f"blk.{blk}.{name}": rule for name, rule in layer.rules(d).items()} | norm_rules(layer.exit_norm, d)
+        rules |= {} if layer.depth is None else layer.depth.model_rules(d)
         if layer.shift is not None:
             rules[layer.shift] = TensorRule((d,))
     for rope in spec.ropes:
