@@ -31,9 +31,10 @@ run: $(VENV)/run.stamp
 	@$(BIN)/ref-engine run $(MODEL) $${PROMPT:+-- "$$PROMPT"}
 
 # everything that must be green: lint, types, tests. On CI a model that cannot be had is a failure
+WORKERS ?= 2
 .PHONY: test
 test: lint assets node
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 .PHONY: lint
 lint: $(VENV)/test.stamp
