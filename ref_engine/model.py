@@ -264,7 +264,7 @@ def check_tensors(spec: ModelSpec, weights: Weights) -> None:
     rules = tensor_rules(spec)
     for name, rule in rules.items():
         if rule.required or name in weights:
-            weights.check(name, rule.shape, rule.indices)
+            weights.check(name, rule.shape, rule.indices, rule.reshaped)
     unused = sorted(name for name in set(weights) - set(rules) if not spec.is_ignored(name))
     if unused:
         raise ModelError(f"tensor {unused[0]} is not known for architecture {spec.arch} ({len(unused)} such tensors)")

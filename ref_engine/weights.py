@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -165,14 +166,17 @@ class Weights(Mapping[str, Weight]):
     def __len__(self) -> int:
         return len(self._all)
 
-    def check(self, name: str, shape: tuple[int, ...], indices: bool = False) -> None:
+    def check(self, name: str, shape: tuple[int, ...], indices: bool = False, reshaped: bool = False) -> None:
         """Raises ModelError, naming the tensor, if it is missing, misshapen or of a type without a definition.
 
         Files drop slowest axes of length 1, and some have more of them; they are made those of `shape`.
-        indices: whole numbers, not weights.
+        indices: whole numbers, not weights. reshaped: other axes will do, if they hold the same rows, or numbers.
         """
         weight = self[name]
-        if _without_ones(weight.shape) != _without_ones(shape):
+        same = _without_ones(weight.shape) == _without_ones(shape)
+        if reshaped and (weight.is_plain or weight.shape[-1] == shape[-1]):
+            same = math.prod(weight.shape) == math.prod(shape)
+        if not same:
             raise ModelError(f"tensor {name} has shape {list(weight.shape)}, the metadata ask for {list(shape)}")
         if weight.shape != shape:
             self._all[name] = replace(weight, shape=shape, kept={})

@@ -80,8 +80,8 @@ def _indexers(keys: Keys) -> list[IndexerSpec | None]:
     width, n_rot = keys.integer("attention.indexer.key_length"), widths(keys).rope
     if width <= n_rot:
         raise ModelError(
-            f"metadata key {keys.arch}.attention.indexer.key_length is {width}, expected more than the {n_rot} features "
-            "that are turned"
+            f"metadata key {keys.arch}.attention.indexer.key_length is {width}, expected more than the {n_rot} "
+            "features that are turned"
         )
     indexer = IndexerSpec(
         n_head=keys.integer("attention.indexer.head_count"),

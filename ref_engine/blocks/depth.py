@@ -17,12 +17,12 @@ def over_depth(x: F32, layer: LayerSpec, r: DepthSpec, at: Site, run: Callable[[
     """The stream through both halves: (T, D) -> (T, D). `run` computes a part."""
     if layer.mixer is None or layer.ffn is None:
         raise ValueError("a layer with attention over depth has both halves")
-    h = mixed(x, "attn_res_score", r, at)
+    h = mixed(x, "attn", r, at)
     if r.banks:
         at.p.kept[_BANK] = (*banked(at), x)
     y = at.tap("attn_out", run(at.tap("attn_norm", at.norm(h, layer.mixer_norm)), layer.mixer, at))
     x = at.tap(layer.stream_name, y if r.banks else x + y)
-    h = at.norm(mixed(x, "ffn_res_score", r, at), layer.ffn_norm)
+    h = at.norm(mixed(x, "ffn", r, at), layer.ffn_norm)
     return x + at.tap("ffn_out", run(at.tap(layer.ffn_norm_name, h), layer.ffn, at))
 
 
@@ -32,12 +32,13 @@ def banked(at: Site) -> tuple[F32, ...]:
     return streams
 
 
-def mixed(x: F32, name: str, r: DepthSpec, at: Site) -> F32:
+def mixed(x: F32, half: str, r: DepthSpec, at: Site) -> F32:
     """What a half reads: (T, D) -> (T, D)."""
     streams = banked(at)
     if not streams:
         return x
-    weights = at.tap("res_probs", depth_weights((*streams, x), at[f"{name}.weight"].f32(), r.eps))
+    weights = depth_weights((*streams, x), at[f"{half}_res_score.weight"].f32(), r.eps)
+    weights = at.tap("res_probs" if half == "ffn" else "attn_res_probs", weights)  # llama.cpp names both alike
     return weighted_sum((*streams, x), weights)
 
 

@@ -6,10 +6,12 @@ import numpy as np
 
 from ref_engine.blocks.attention import turn
 from ref_engine.blocks.indexer import NONE_CHOSEN, Chosen, choose
+from ref_engine.blocks.pools import choose_pools
 from ref_engine.blocks.site import Share, Site
 from ref_engine.reference.attention import causal_mask, temperatures
 from ref_engine.reference.elementary import sigmoid
 from ref_engine.reference.sums import F32
+from ref_engine.spec.indexer import PoolIndexSpec
 from ref_engine.spec.latent import LatentAttentionSpec
 
 _CHOSEN = "chosen tokens"
@@ -42,7 +44,9 @@ def latent_attention(x: F32, a: LatentAttentionSpec, at: Site) -> F32:
 
 def chosen_tokens(x: F32, low: F32, a: LatentAttentionSpec, at: Site) -> Chosen:
     """What this layer's indexer chooses, or what the last one before it chose; empty where there is none."""
-    if a.indexer is not None and a.rope is not None:
+    if isinstance(a.indexer, PoolIndexSpec):
+        at.p.kept[_CHOSEN] = choose_pools(x, low, a.indexer, at)
+    elif a.indexer is not None and a.rope is not None:
         at.p.kept[_CHOSEN] = choose(x, low, a.indexer, a.rope, at)
     elif not a.follows:
         return NONE_CHOSEN

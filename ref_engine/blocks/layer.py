@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ref_engine.blocks.attention import attention
+from ref_engine.blocks.compressed import compressed_attention
 from ref_engine.blocks.deltanet import delta_net
 from ref_engine.blocks.depth import last_mixed, over_depth
 from ref_engine.blocks.ffn import bare_activation, ffn
@@ -25,6 +26,7 @@ from ref_engine.reference.sums import F32
 from ref_engine.spec import (
     ActivationSpec,
     AttentionSpec,
+    CompressedAttentionSpec,
     DeltaNetSpec,
     FfnSpec,
     KdaSpec,
@@ -53,6 +55,7 @@ def side_by_side(x: F32, s: SumSpec, at: Site) -> F32:
 PARTS: dict[type, Callable[[F32, Any, Site], F32]] = {
     ActivationSpec: bare_activation,
     AttentionSpec: attention,
+    CompressedAttentionSpec: compressed_attention,
     DeltaNetSpec: delta_net,
     FfnSpec: ffn,
     KdaSpec: kda,
@@ -85,6 +88,8 @@ def both_halves(x: F32, layer: LayerSpec, at: Site) -> F32:
     """Both halves, as they meet in this layer."""
     if layer.hyper is not None:
         return over_streams(x, layer, layer.hyper, at, run_part)
+    if layer.depth is not None:
+        return over_depth(x, layer, layer.depth, at, run_part)
     return parallel(x, layer, at) if layer.parallel else serial(x, layer, at)
 
 
@@ -107,8 +112,6 @@ def leaving(x: F32, layer: LayerSpec, at: Site) -> F32:
 
 
 def serial(x: F32, layer: LayerSpec, at: Site) -> F32:
-    if layer.depth is not None:
-        return over_depth(x, layer, layer.depth, at, run_part)
     if layer.mixer is not None:
         h = at.tap("attn_norm", at.norm(x, layer.mixer_norm))
         x = carried(x, h, layer)

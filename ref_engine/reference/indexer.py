@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ref_engine.reference.elementary import relu
+from ref_engine.reference.elementary import exp, relu
 from ref_engine.reference.sums import F32, lane_matmul
 
 Mask = NDArray[np.bool_]
@@ -59,6 +59,84 @@ def marked(ranks: Ranks, visible: Mask) -> Mask:
     chosen = np.zeros((*ranks.shape[:-1], visible.shape[-1]), np.bool_)
     np.put_along_axis(chosen, ranks, True, axis=-1)
     return chosen & visible
+
+
+def highest(scores: F32, n: int) -> Mask:
+    """The n highest scores of each row, where minus infinity stands for an invisible entry: (T, S) -> (T, S) bool.
+
+    Where equal scores compete for the last places, those win that ggml_top_k leaves in its heap.
+    """
+    visible = scores > np.float32(-np.inf)
+    if n >= scores.shape[1]:
+        return visible
+    least = np.partition(scores, -n, axis=-1)[:, -n, None]
+    chosen: Mask = (scores >= least) & visible
+    for t in np.nonzero(chosen.sum(axis=-1) > n)[0]:
+        chosen[t] = False
+        chosen[t, heap_select(scores[t].tolist(), n)] = True
+    return chosen
+
+
+def heap_select(scores: list[float], n: int) -> list[int]:
+    """Numbers of the n highest scores, n up to their number, in the order of the heap.
+
+    The first n are made a heap with the lowest on top; each later one that is higher than the top takes its place.
+    Which of equal ones stay follows from how items sink, so this is written as std::partial_sort of GNU's C++ library
+    does it, which ggml_top_k calls: an item sinks to the bottom along the lower children, then rises.
+    """
+    heap = list(range(n))
+
+    def sink(hole: int, item: int) -> None:
+        top = hole
+        while (child := 2 * hole + 2) < n:
+            child -= scores[heap[child]] > scores[heap[child - 1]]
+            heap[hole], hole = heap[child], child
+        if child == n:
+            heap[hole], hole = heap[child - 1], child - 1
+        while hole > top and scores[heap[(hole - 1) // 2]] > scores[item]:
+            heap[hole], hole = heap[(hole - 1) // 2], (hole - 1) // 2
+        heap[hole] = item
+
+    for i in reversed(range(n // 2)):
+        sink(i, heap[i])
+    for i in range(n, len(scores)):
+        if scores[i] > scores[heap[0]]:
+            sink(0, i)
+    return heap
+
+
+def pooled_keys(k: F32, gate: F32, place: F32) -> F32:
+    """The key of each complete pool: sum over its members j of softmax_j(gate + place) * k, feature by feature.
+
+    k, gate: (S, Hd); place: (W, Hd), of the W members of a pool -> (S // W, Hd).
+    """
+    width = place.shape[0]
+    n = k.shape[0] // width
+    k, gate = (x[: n * width].reshape(n, width, -1) for x in (k, gate))
+    logits = gate + place
+    e = exp(logits - logits.max(axis=1, keepdims=True))
+    total, mixed = e[:, 0], e[:, 0] * k[:, 0]
+    for j in range(1, width):
+        total, mixed = total + e[:, j], mixed + e[:, j] * k[:, j]
+    return mixed / total
+
+
+def with_tail(chosen: Mask, positions: NDArray[np.int64], width: int, n_keys: int) -> Mask:
+    """The tokens of chosen groups of `width`, and those behind the last complete group, up to each token's own.
+
+    chosen: (T, groups), complete ones alone; positions: (T,) -> (T, n_keys) bool.
+    """
+    s, own = np.arange(n_keys), positions[:, None]
+    tail: Mask = (s >= (own + 1) // width * width) & (s <= own)
+    inside = np.repeat(chosen, width, axis=-1)
+    tail[:, : inside.shape[1]] |= inside
+    return tail
+
+
+def complete(positions: NDArray[np.int64], width: int, n_groups: int) -> Mask:
+    """Which groups of `width` tokens have ended at each position: (T,) -> (T, n_groups) bool."""
+    ended: Mask = (np.arange(n_groups) + 1) * width <= positions[:, None] + 1
+    return ended
 
 
 def highest_blocks(q: F32, k: F32, visible: Mask, positions: NDArray[np.int64], block: int, n: int, local: int) -> Mask:

@@ -5,11 +5,12 @@ of a layer is a frozen value that also says which tensors it needs (`rules`) and
 """
 
 from ref_engine.spec.attention import AttentionSpec, Temperature
+from ref_engine.spec.compressed import CompressedAttentionSpec, CompressorSpec, GroupIndexSpec
 from ref_engine.spec.deltanet import DeltaNetSpec
 from ref_engine.spec.depth import DepthSpec
 from ref_engine.spec.ffn import ActivationSpec, FfnSpec
 from ref_engine.spec.hyper import HyperSpec, StreamsSpec
-from ref_engine.spec.indexer import BlockIndexSpec, IndexerSpec
+from ref_engine.spec.indexer import BlockIndexSpec, IndexerSpec, PoolIndexSpec
 from ref_engine.spec.kda import KdaSpec
 from ref_engine.spec.latent import LatentAttentionSpec
 from ref_engine.spec.layer import LayerSpec
@@ -28,9 +29,12 @@ __all__ = [
     "AttentionSpec",
     "BlockIndexSpec",
     "ChunkSpec",
+    "CompressedAttentionSpec",
+    "CompressorSpec",
     "DeltaNetSpec",
     "DepthSpec",
     "FfnSpec",
+    "GroupIndexSpec",
     "HyperSpec",
     "IndexerSpec",
     "KdaSpec",
@@ -46,6 +50,7 @@ __all__ = [
     "NormSpec",
     "Pairing",
     "Part",
+    "PoolIndexSpec",
     "RopeSpec",
     "RoutingSpec",
     "Rules",

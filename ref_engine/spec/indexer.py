@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ref_engine.spec.norm import NormSpec
-from ref_engine.spec.parts import Memory, Rules, linear
+from ref_engine.spec.parts import Memory, Rules, linear, tensor
 from ref_engine.spec.rope import Pairing
 
 
@@ -38,6 +38,35 @@ class IndexerSpec:
 
     def memory(self) -> Memory:
         return Memory(rows={"index_k": (self.head_dim,)})
+
+
+@dataclass(frozen=True)
+class PoolIndexSpec:
+    """The lightning indexer over pools of `pool` neighbouring tokens (GLM 5 Next): a token attends to the tokens of the
+    top_k complete pools up to its position with the highest score, and to those behind the last complete one.
+
+    The scores are those of IndexerSpec, without position. The key of a pool is a mean of its members', feature by
+    feature, weighted by softmax over the members j of gate(j) + place(j).
+    """
+
+    n_head: int
+    head_dim: int
+    pool: int
+    top_k: int  # pools
+    k_norm: NormSpec
+
+    def rules(self, d_model: int, q_rank: int) -> Rules:
+        return (
+            linear("indexer.attn_q_b", self.n_head * self.head_dim, q_rank, "no")
+            | linear("indexer.attn_k", self.head_dim, d_model, "no")
+            | linear("indexer.proj", self.n_head, d_model, "no")
+            | linear("indexer_compressor_gate", self.head_dim, d_model, "no")
+            | tensor("indexer_compressor_ape.weight", (self.pool, self.head_dim))
+            | self.k_norm.rules(self.head_dim)
+        )
+
+    def memory(self) -> Memory:
+        return Memory(rows={"index_k": (self.head_dim,), "index_gate": (self.head_dim,)})
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ref_engine.spec.attention import Temperature
-from ref_engine.spec.indexer import IndexerSpec
+from ref_engine.spec.indexer import IndexerSpec, PoolIndexSpec
 from ref_engine.spec.norm import NormSpec
 from ref_engine.spec.parts import Memory, Presence, Rules, linear, tensor
 from ref_engine.spec.rope import RopeSpec
@@ -37,7 +37,7 @@ class LatentAttentionSpec:
     absorbed: bool = True
     window: int | None = None
     gated: bool = False  # each head's output times sigmoid(attn_gate x)
-    indexer: IndexerSpec | None = None
+    indexer: IndexerSpec | PoolIndexSpec | None = None
     follows: bool = False  # attends to the tokens that the nearest earlier layer with an indexer chose
     temperature: Temperature | None = None
     gate_features: bool = False  # the gate has a number for each feature of a head's output

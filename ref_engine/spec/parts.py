@@ -11,11 +11,15 @@ Presence = Literal["no", "may", "must"]  # whether a file lacks, may have or mus
 
 @dataclass(frozen=True)
 class TensorRule:
-    """What a tensor must look like: shape with the slowest axis first, and whether the file may lack it."""
+    """What a tensor must look like: shape with the slowest axis first, and whether the file may lack it.
+
+    reshaped: the file may divide the same numbers into other axes.
+    """
 
     shape: tuple[int, ...]
     required: bool = True
     indices: bool = False  # whole numbers (I32) that no product takes
+    reshaped: bool = False
 
 
 Rules = dict[str, TensorRule]

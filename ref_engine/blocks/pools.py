@@ -1,0 +1,35 @@
+"""Layers that choose groups of neighbouring tokens by one key for each group."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ref_engine.blocks.indexer import Chosen
+from ref_engine.blocks.site import Share, Site
+from ref_engine.reference.indexer import Mask, complete, highest, index_scores, pooled_keys, with_tail
+from ref_engine.reference.sums import F32
+from ref_engine.spec import PoolIndexSpec
+
+
+def choose_pools(x: F32, low: F32, spec: PoolIndexSpec, at: Site) -> Chosen:
+    """The lightning indexer over pools: x (T, D), low-rank queries (T, R) -> for each sequence (rows, S) bool."""
+    q = at.tap("indexer_q", at.linear(low, "indexer.attn_q_b").reshape(x.shape[0], spec.n_head, spec.head_dim))
+    names = ("indexer.attn_k", "indexer_compressor_gate", "indexer.proj")
+    k, gate, weights = at.ops.linears(x, [at.map(name) for name in names])
+    k, gate = at.tap("indexer_k", at.norm(k, spec.k_norm)), at.tap("indexer_gate", gate)
+    weights = at.tap("indexer_weights", weights * np.float32(1 / np.sqrt(spec.head_dim * spec.n_head)))
+    place = at["indexer_compressor_ape.weight"].f32()
+
+    def of(share: Share) -> Mask | None:
+        rows = share.rows
+        keys = share.cache.append(at.index, "index_k", k[rows]).astype(np.float32, copy=False)
+        gates = share.cache.append(at.index, "index_gate", gate[rows]).astype(np.float32, copy=False)
+        if keys.shape[0] // spec.pool <= spec.top_k and not at.p.tracing:
+            return None
+        pooled = at.tap("indexer_pool_k", pooled_keys(keys, gates, place))
+        ended = complete(share.positions, spec.pool, pooled.shape[0])
+        scores = np.where(ended, index_scores(q[rows], pooled, weights[rows]), np.float32(-np.inf))
+        scores = at.tap("indexer_score", scores)
+        return with_tail(highest(scores, spec.top_k), share.positions, spec.pool, keys.shape[0])
+
+    return {share.rows.start: of(share) for share in at.p.shares}
