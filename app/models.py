@@ -6,7 +6,6 @@ loaded, so the sum stays within the budget, and one that can never fit is refuse
 
 from __future__ import annotations
 
-import gc
 import math
 import threading
 import time
@@ -18,6 +17,7 @@ from typing import Any, Protocol
 from ref_engine.engine import Engine
 
 from .errors import ApiError
+from .malloc import give_back
 from .memory import Need, gib
 from .service import never
 
@@ -281,5 +281,5 @@ class ModelPool:
     def _close(self, entry: _Entry, why: str) -> None:
         entry.resident.engine.stop()
         entry.resident = None
-        gc.collect()  # weights that hang in a cycle would stay until the next collection
+        give_back()
         self._told("unloaded", model=entry.name, why=why)

@@ -29,6 +29,9 @@ from .resident import Resident
 from .service import ModelCard, never
 from .trouble import as_api_error
 
+HELD_PENALTY = 1.1
+"""repeat_penalty of answers that a grammar holds, where nobody says otherwise; long Ollama's default for all."""
+
 _POLL = 0.05  # seconds between two looks whether a client is still there, while nothing comes out
 
 
@@ -129,7 +132,7 @@ class Pipeline:
         tools = request.tools if request.tool_choice.mode != "none" else ()
         format, conversation = resident.format, request.prompt is None
         reads = conversation and (bool(tools) or format.thinking is not None or bool(format.dropped))
-        params = _params(request, resident, own)
+        params = _params(request, resident, own, held=grammar is not None)
         job = Job(
             ids=prompt.ids,
             params=params,
@@ -273,10 +276,15 @@ def _most(request: Request, own: Own) -> int | None:
     return request.max_tokens if request.max_tokens is not None else own.max_tokens
 
 
-def _params(request: Request, resident: Resident, own: Own) -> SamplingParams:
-    """Options of the request, else of the model, else of the dialect. Raises ApiError naming the one that is wrong."""
+def _params(request: Request, resident: Resident, own: Own, held: bool) -> SamplingParams:
+    """Options of the request, else of the model, else of the dialect. Raises ApiError naming the one that is wrong.
+
+    `held`: by a grammar. A small model then fills an open list with the same word for ever, as it cannot end its text
+    but by ending the list; a little penalty on what was there gets it out.
+    """
     preset = {} if resident.preset is None else resident.preset.parameters
-    options = {**request.defaults, **preset, **own.sampling, **request.sampling}
+    penalty = {"repeat_penalty": HELD_PENALTY} if held else {}
+    options = {**request.defaults, **penalty, **preset, **own.sampling, **request.sampling}
     try:
         return SamplingParams.from_options(options)
     except RefEngineError as error:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ref_engine_app import ollama_models
 from ref_engine_app.anthropic import LIST_FIELDS, blocks, incoming, turns
-from ref_engine_app.fields import Field, ListOf, Record
+from ref_engine_app.fields import MAX_DEPTH, Field, ListOf, Record
 from ref_engine_app.ollama import embed, options
 from ref_engine_app.ollama import incoming as ollama
 from ref_engine_app.openai import (
@@ -25,6 +25,7 @@ from ref_engine_app.openai import (
     responses_items,
     responses_request,
 )
+from ref_engine_app.pipeline import HELD_PENALTY
 
 TARGET = Path(__file__).with_name("api.md")
 Table = tuple[str, tuple[Field, ...]]
@@ -86,7 +87,8 @@ body that is not JSON in UTF-8 or is nested deeper than {depth}: an error of sta
 
 What a request leaves open is taken from the model (its Modelfile's parameters), then from the dialect: Ollama's
 temperature is {ollama[temperature]} with top_k {ollama[top_k]} and top_p {ollama[top_p]}, that of the others
-{openai[temperature]} with top_k {openai[top_k]} and top_p {openai[top_p]}.
+{openai[temperature]} with top_k {openai[top_k]} and top_p {openai[top_p]}. Where a grammar holds an answer (a format, a
+forced tool), repeat_penalty is {held}, or a small model would fill an open list with one word for ever; else it is 1.
 """
 _ANTHROPIC = """\
 ## Anthropic
@@ -147,9 +149,8 @@ address but `/` and `/healthz` needs it, as `Authorization: Bearer` or `x-api-ke
 
 def render() -> str:
     """The whole of docs/api.md."""
-    from ref_engine_app.fields import MAX_DEPTH
-
-    head = _INTRODUCTION.format(depth=MAX_DEPTH, ollama=options.DEFAULTS, openai=common.DEFAULTS)
+    defaults = {"ollama": options.DEFAULTS, "openai": common.DEFAULTS, "held": HELD_PENALTY}
+    head = _INTRODUCTION.format(depth=MAX_DEPTH, **defaults)
     names = ", ".join(f"`{name}`" for name in blocks.ELSEWHERE)
     items = ", ".join(f"`{name}`" for name in responses_items.ELSEWHERE)
     parts = [

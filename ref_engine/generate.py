@@ -3,6 +3,7 @@
 text = "".join(event.text for event in generate(model, prompt_ids, max_tokens=32))
 """
 
+import math
 from collections.abc import Collection, Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, TypeVar
@@ -11,7 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from ref_engine.errors import ContextFull, RefEngineError
-from ref_engine.sample import Choice, Constraint, Sampler, SamplingParams, TokenLogprob, VocabInfo, dry_breakers
+from ref_engine.sample import (
+    Choice,
+    ClosingConstraint,
+    Constraint,
+    Sampler,
+    SamplingParams,
+    TokenLogprob,
+    VocabInfo,
+    dry_breakers,
+)
 from ref_engine.stop import StopMatcher
 from ref_engine.thinking import ThinkingRule, ThinkingState
 
@@ -69,7 +79,8 @@ class Event:
     `text` may be empty while a character or a possible stop string is incomplete, and then comes with a
     later event. `finish_reason` is None but for the last event: "stop" (end-of-generation token, whose own
     text is not shown, or a text to which its grammar allows nothing more), "stop_sequence" (named in
-    `stop_sequence` and not shown), "length" (max_tokens) or "context" (no room left). `token` and `logprob` are
+    `stop_sequence` and not shown), "length" (max_tokens; a text with a grammar is completed within them
+    where that is possible) or "context" (no room left). `token` and `logprob` are
     None only in the one event of max_tokens=0.
     """
 
@@ -123,6 +134,8 @@ class Continuation:
         self._decoder = tokenizer.stream(special=special)
         self._constraint = constraint
         self._thinking = None if thinking is None else ThinkingState(thinking)
+        self._closed = False  # the text was made to end, its grammar met, because the tokens run out
+        self._next_look = math.inf if max_tokens is None else 0  # at how many tokens to see whether they suffice
 
     def next(self, logits: npt.NDArray[np.float32], room: bool) -> Event:
         """Choose a token from the logits (V,) after the latest one. `room`: the cache has room for it.
@@ -137,7 +150,7 @@ class Continuation:
         text = self._shown("" if ended else self._decoder.push(choice.token))
         reason: FinishReason | None = None
         if ended or (self._constraint is not None and self._constraint.is_complete):
-            reason = "stop"
+            reason = "length" if self._closed else "stop"
         elif self.n_generated == self.max_tokens:
             reason = "length"
         elif not room:
@@ -156,8 +169,26 @@ class Continuation:
         if self._constraint is None or (self._thinking is not None and self._thinking.open):
             return self.sampler.sample(logits)
         choice = self.sampler.sample(logits, self._constraint.mask())
+        if isinstance(self._constraint, ClosingConstraint) and self.n_generated >= self._next_look:
+            token = self._in_time(self._constraint, choice.token)
+            if token != choice.token:
+                choice, self._closed = self.sampler.replace(logits, token), True
         self._constraint.accept(choice.token)
         return choice
+
+    def _in_time(self, constraint: ClosingConstraint, token: int) -> int:
+        """The token, or another one where after it the text could not be completed before max_tokens.
+
+        The way to the end of the text is looked for less often the longer it has: it costs as much as many tokens.
+        """
+        left = (self.max_tokens or 0) - self.n_generated - 1  # after this token
+        way = constraint.way_out(left, after=token)
+        if way is not None:
+            self._next_look = self.n_generated + 1 + (left - len(way)) // 4
+            return token
+        self._next_look = self.n_generated + 1
+        closing = constraint.way_out(left + 1)
+        return closing[0] if closing else token
 
     def _shown(self, text: str) -> str:
         """What of a token's text is known to be before any stop string; thinking is not searched for them."""

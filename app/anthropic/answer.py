@@ -99,9 +99,15 @@ def whole(call: Call, message_id: str, answer: Answer) -> Json:
             content.append({"type": "thinking", "thinking": text, "signature": sign(block.text)})
         elif isinstance(block, ToolCall):
             content.append(_tool_use(block.id, block.name, dict(block.arguments)))
-    done = answer.done
-    body = _message(call, message_id, content, _final_usage(done.usage, call.marked))
-    return {**body, "stop_reason": STOP_REASON[done.reason], "stop_sequence": done.stop_sequence}
+    body = _message(call, message_id, content, _final_usage(answer.done.usage, call.marked))
+    return {**body, **_ending(call, answer.done)}
+
+
+def _ending(call: Call, done: Done) -> Json:
+    """Why it ends. A stop string that only the model has, not the request, is how the model ends its turn."""
+    if done.reason == "stop_sequence" and done.stop_sequence not in call.request.stop:
+        return {"stop_reason": "end_turn", "stop_sequence": None}
+    return {"stop_reason": STOP_REASON[done.reason], "stop_sequence": done.stop_sequence}
 
 
 def _tool_use(call_id: str, name: str, arguments: Json) -> Json:
@@ -170,9 +176,8 @@ def stream(call: Call, message_id: str, events: Iterable[Event]) -> Iterator[Nam
             return
         elif isinstance(event, Done):
             yield from blocks.close()
-            delta = {"stop_reason": STOP_REASON[event.reason], "stop_sequence": event.stop_sequence}
             usage = _final_usage(event.usage, call.marked)
-            yield "message_delta", {"type": "message_delta", "delta": delta, "usage": usage}
+            yield "message_delta", {"type": "message_delta", "delta": _ending(call, event), "usage": usage}
             yield "message_stop", {"type": "message_stop"}
         else:
             yield from blocks.push(event)

@@ -33,7 +33,7 @@ from ..fields import (
 )
 from ..messages import AnyJson, JsonSchema, Output, Thinking
 
-DEFAULTS = MappingProxyType({"temperature": 0.8, "top_k": 40, "top_p": 0.9, "min_p": 0.0, "repeat_penalty": 1.0})
+DEFAULTS = MappingProxyType({"temperature": 0.8, "top_k": 40, "top_p": 0.9, "min_p": 0.0})
 """Ollama's own (`DefaultOptions` in api/types.go), where neither the request nor the model says otherwise."""
 
 UNLIMITED = INT_MAX

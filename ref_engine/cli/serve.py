@@ -69,6 +69,7 @@ def serve(
     to be finished. The log is one JSON object a line, on stderr.
     """
     app, settings = _app("serve"), _app("settings")
+    _app("malloc").share_pools()
     default_host, default_port = address()
     wanted = settings.Settings(
         host=host if host is not None else default_host,

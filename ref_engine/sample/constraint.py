@@ -1,6 +1,6 @@
 """What a grammar is to the one who samples: a set of allowed tokens that changes with every token chosen."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -23,3 +23,11 @@ class Constraint(Protocol):
     @property
     def is_complete(self) -> bool:
         """Whether the text may end here, and nothing else may follow: then it does end."""
+
+
+@runtime_checkable
+class ClosingConstraint(Constraint, Protocol):
+    """A constraint that knows how to bring its text to an end."""
+
+    def way_out(self, most: int, after: int | None = None) -> list[int] | None:
+        """At most so many tokens that complete the text, from here or from behind the token `after`; None: no way."""

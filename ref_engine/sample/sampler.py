@@ -91,6 +91,11 @@ class Sampler:
             raise RefEngineError(f"token {token} is outside the vocabulary of {self.vocab.n_vocab}")
         return self._choice(raw, token)
 
+    def replace(self, logits: npt.NDArray[np.generic], token: int) -> Choice:
+        """This token instead of the one that has just been chosen from the same logits."""
+        del self.history[-1:]
+        return self.force(logits, token)
+
     def _choice(self, raw: Logits, token: int) -> Choice:
         self.history.append(token)
         total = log_sum_exp(raw)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import eventually
+from running import eventually
 
 from ref_engine_app.errors import ApiError
 from ref_engine_app.memory import Need

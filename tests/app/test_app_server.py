@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
-from conftest import ALPHABET, Running, eventually
 from prometheus_client.parser import text_string_to_metric_families
+from running import ALPHABET, Running, eventually
 
 Serve = Callable[..., Running]
 USER = [{"role": "user", "content": "a"}]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from bigram import TEMPLATE, write_bigram
-from conftest import ALPHABET, Running, eventually
+from running import ALPHABET, Running, eventually
 
 from ref_engine.library import Store
 

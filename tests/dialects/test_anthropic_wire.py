@@ -148,8 +148,11 @@ def test_omitted_thinking_comes_back_from_its_signature() -> None:
     [("length", None, "max_tokens"), ("stop_sequence", "END", "stop_sequence"), ("cancelled", None, "end_turn")],
 )
 def test_why_an_answer_ends(reason: str, sequence: str | None, told: str) -> None:
-    events = transcript(text("a", reason=reason, stop_sequence=sequence))
+    script = text("a", reason=reason, stop_sequence=sequence)
+    events = transcript(script, stop_sequences=["END"])
     assert events[-2:] == end(told, NOTHING_CACHED, 1, sequence)
+    if sequence is not None:  # one that only the model's own parameters have
+        assert transcript(script, stop_sequences=["other"])[-2:] == end("end_turn", NOTHING_CACHED, 1)
 
 
 def test_a_call_that_is_cut_off_closes_its_block() -> None:
@@ -239,6 +242,7 @@ def test_a_whole_answer_is_the_fold_of_the_stream(name: str, live: tuple[Scripte
     service, client = live
     service.script = SCRIPTS[name]
     ask: dict[str, Any] = {**ASK, "tools": [{**TOOLS[0], "name": tool} for tool in ("f", "g")]}
+    ask["stop_sequences"] = ["X"]
     whole = client.messages.create(**ask)
     with client.messages.stream(**ask) as stream:
         folded = stream.get_final_message()

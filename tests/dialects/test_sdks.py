@@ -70,7 +70,7 @@ def sdk(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli
 class Country(BaseModel):
     name: str
     capital: str
-    in_europe: bool
+    languages: list[str]  # open: only a penalty on repetition ends it
 
 
 # -- the same text everywhere ---------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 
 from ref_engine.errors import GrammarError
+from ref_engine.generate import Continuation, new_sampler
+from ref_engine.sample import GREEDY
 from ref_engine.text.grammar import (
     Grammar,
     compile_gbnf,
@@ -183,7 +186,7 @@ SCHEMAS = [
         ["[]", "[1,2,3]"],
     ),
     ({"type": "string", "pattern": "^[a-z]{2}$"}, ['"ab"'], ['"abc"', '"A"']),
-    ({"type": "string", "format": "date"}, ['"2024-02-29"'], ['"29.2.2024"']),
+    ({"type": "string", "format": "date"}, ['"2024-02-28"'], ['"29.2.2024"', '"2024-02-30"']),
     ({"type": "number", "exclusiveMaximum": 1, "minimum": 0}, ["0", "0.5"], ["1", "-1"]),
     ({"anyOf": [{"type": "integer"}, {"type": "boolean"}]}, ["3", "true"], ["null"]),
     (
@@ -301,3 +304,33 @@ def test_gbnf_tokens(tokenizer: Tokenizer) -> None:
     state.accept(1)
     mask = state.mask()
     assert not mask[2] and mask.sum() == tokenizer.n_vocab - 1
+
+
+def test_a_text_is_completed_before_its_tokens_run_out(tokenizer: Tokenizer) -> None:
+    """A model that only ever wants to say one word: the text is closed in time, its schema met, and says it was cut."""
+    schema = {
+        "type": "object",
+        "properties": {"story": {"type": "string"}, "end": {"enum": ["happy", "sad"]}, "n": {"type": "integer"}},
+        "required": ["story", "end", "n"],
+    }
+    logits = np.zeros(tokenizer.n_vocab, np.float32)
+    logits[tokenizer.encode(" la", add_special=False)] = 50
+    for max_tokens in (30, 100):
+        constraint = compile_json_schema(schema, tokenizer).constraint()
+        text = Continuation(tokenizer, new_sampler(tokenizer, GREEDY), max_tokens=max_tokens, constraint=constraint)
+        events = [text.next(logits, room=True)]
+        while events[-1].finish_reason is None:
+            events.append(text.next(logits, room=True))
+        answer = json.loads("".join(event.text for event in events))
+        assert answer["story"].count(" la") > max_tokens // 4
+        assert answer["end"] in ("happy", "sad") and isinstance(answer["n"], int)
+        assert max_tokens - 10 <= len(events) <= max_tokens
+        assert events[-1].finish_reason == "length"
+
+
+def test_too_few_tokens_are_too_few(tokenizer: Tokenizer) -> None:
+    constraint = compile_regex("[a-z]{50} [0-9]{50}", tokenizer).constraint()
+    assert constraint.way_out(5) is None
+    text = Continuation(tokenizer, new_sampler(tokenizer, GREEDY), max_tokens=3, constraint=constraint)
+    logits = np.zeros(tokenizer.n_vocab, np.float32)
+    assert [text.next(logits, room=True).finish_reason for _ in range(3)] == [None, None, "length"]

@@ -34,8 +34,8 @@ TEMPLATES = {
     "firefunction": "functools[",
     "command-r7b": "<|START_ACTION|> <|START_THINKING|>",
     "apertus": "<|tools_prefix|> <|inner_prefix|>",
-    "nemotron": "<TOOLCALL> <think>",
-    "lfm2": "<|tool_call_start|>",
+    "nemotron-json": "<TOOLCALL> <think>",
+    "lfm2-python": "<|tool_call_start|>",
     "seed": "<seed:tool_call> <seed:think>",
     "none": "{{ messages }}",
 }
@@ -248,13 +248,13 @@ CASES = [
         Answer(thinking="Hm.", calls=(PARIS, ("ping", {}))),
     ),
     Case(
-        "nemotron",
+        "nemotron-json",
         '<TOOLCALL>[{"name": "get_weather", "arguments": {"city": "Paris"}}]</TOOLCALL>',
         Answer(calls=(PARIS,)),
     ),
     # https://docs.liquid.ai/lfm/key-concepts/tool-use
     Case(
-        "lfm2",
+        "lfm2-python",
         '<|tool_call_start|>[get_weather(city="Paris")]<|tool_call_end|>Asking.',
         Answer("Asking.", calls=(PARIS,)),
     ),

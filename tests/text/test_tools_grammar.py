@@ -19,6 +19,7 @@ from ref_engine.text.tokenizer import Tokenizer, load_tokenizer
 SYNTAXES = {name: ToolFormat(name, syntax) for name, _, syntax in CALLS}
 FORMATS = sorted(SYNTAXES)
 
+CHECKER = jsonschema.Draft202012Validator.FORMAT_CHECKER
 WORD = {"type": "string", "pattern": "^[a-z]{1,8}$"}
 BOOKING = Tool(
     "book-table",
@@ -99,7 +100,7 @@ def test_any_way_through_the_grammar_is_a_good_call(name: str, tokenizer: Tokeni
             found = read(format, text, tools, prompt if name in ("harmony", "functionary-3.2") else "")
             assert [called for called, _ in found.calls] == [tool.name], text
             assert found.errors == () and found.text == ""
-            jsonschema.validate(found.calls[0][1], dict(tool.parameters), format_checker=jsonschema.FormatChecker())
+            jsonschema.validate(found.calls[0][1], dict(tool.parameters), format_checker=CHECKER)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -173,3 +174,26 @@ def test_control_tokens_stand_for_themselves(tokenizer: Tokenizer) -> None:
     assert format.shown_ids(tokenizer) == {begin, end} - tokenizer.vocab.eog_ids
     decoder = tokenizer.stream(special=format.shown_ids(tokenizer))
     assert decoder.push(begin) + decoder.push(tokenizer.vocab.token_to_id["<file_sep>"]) == "<|im_start|>"
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_call_can_be_brought_to_an_end(name: str, tokenizer: Tokenizer) -> None:
+    """From the beginning, and from inside a text that could go on for ever."""
+    format, prompt = SYNTAXES[name], "<|start|>assistant" if name == "harmony" else ">>>"
+    tool = Tool("say", schema(["text", "n"], text="string", n={"type": "integer", "minimum": 5}))
+    state = format.call_grammar((tool,), tokenizer, name="say", prompt=prompt, may_think=False).constraint()
+    x = tokenizer.encode("x", add_special=False)[0]
+    text, n_free = b"", 0  # free: inside of the text, where nearly every token may come
+    way = state.way_out(200)
+    while way and n_free < 20:
+        token = x if state.mask()[x] and np.count_nonzero(state.mask()) > tokenizer.n_vocab * 0.8 else way[0]
+        n_free += token == x
+        state.accept(token)
+        text += tokenizer.token_bytes(token)
+        way = state.way_out(200)
+    assert n_free == 20 and way
+    assert state.way_out(len(way) - 1) is None  # it says so where there is no time
+    text += b"".join(map(tokenizer.token_bytes, way))
+    found = read(format, text.decode(), (tool,), prompt if name in ("harmony", "functionary-3.2") else "")
+    arguments = found.calls[0][1]
+    assert found.errors == () and "x" * 20 in arguments["text"] and arguments["n"] >= 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy.typing as npt
 
 from ref_engine.compat import llguidance
 from ref_engine.errors import GrammarError
+from ref_engine.text.grammar.closing import way_out
 from ref_engine.text.tokenizer.base import Tokenizer
 
 if TYPE_CHECKING:
@@ -20,27 +22,29 @@ MAX_MESSAGE = 200  # characters of llguidance's own words in an error
 class Grammar:
     """A grammar that has been found sound, over one vocabulary. Immutable, and safe to share between threads."""
 
-    def __init__(self, source: str, tokenizer: Tokenizer, what: str = "grammar") -> None:
-        """source: what LLMatcher's grammar_from_* give; `what` names it in errors.
+    def __init__(self, source: str, tokenizer: Tokenizer, what: str = "grammar", endings: Sequence[str] = ()) -> None:
+        """source: what LLMatcher's grammar_from_* give; `what` names it in errors; endings: see `way_out`.
 
         Raises GrammarError, one line, for a grammar that does not parse, cannot be met, or is too large.
         """
         trie = tokenizer.trie
         self.tokenizer = tokenizer
         self.what = what
+        self.endings = tuple(ending.encode() for ending in endings)
         self._matcher = llguidance.LLMatcher(trie, source, log_level=0)
         _check(self._matcher, what)
         self.constraint().mask()  # some grammars show only now that no text fits them
 
     def constraint(self) -> GrammarConstraint:
         """The state before the first token of a new text."""
-        return GrammarConstraint(self._matcher.deep_copy(), self.tokenizer, self.what)
+        return GrammarConstraint(self._matcher.deep_copy(), self.tokenizer, self.what, self.endings)
 
 
 class GrammarConstraint:
     """The state of one text. For one thread at a time."""
 
-    def __init__(self, matcher: LLMatcher, tokenizer: Tokenizer, what: str) -> None:
+    def __init__(self, matcher: LLMatcher, tokenizer: Tokenizer, what: str, endings: tuple[bytes, ...] = ()) -> None:
+        self._endings = endings
         self._matcher = matcher
         self._tokenizer = tokenizer
         self._what = what
@@ -70,7 +74,17 @@ class GrammarConstraint:
 
     def copy(self) -> GrammarConstraint:
         """The same state, which then goes its own way."""
-        return GrammarConstraint(self._matcher.deep_copy(), self._tokenizer, self._what)
+        return GrammarConstraint(self._matcher.deep_copy(), self._tokenizer, self._what, self._endings)
+
+    def way_out(self, most: int, after: int | None = None) -> list[int] | None:
+        """At most so many tokens that complete the text, from here or from behind the token `after`; None for no way.
+
+        The way is short, not the shortest; the state stays as it is. See closing.py.
+        """
+        state = self.copy()
+        if after is not None:
+            state.accept(after)
+        return way_out(state, self._tokenizer, most, self._endings)
 
     @property
     def is_accepting(self) -> bool:

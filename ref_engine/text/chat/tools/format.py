@@ -14,6 +14,7 @@ from ref_engine.text.chat.tools.parser import Parser
 from ref_engine.text.chat.tools.parts import Part, Tool
 from ref_engine.text.chat.tools.render import Message, Prepared, in_words, prepare
 from ref_engine.text.chat.tools.session import Syntax
+from ref_engine.text.chat.tools.xml_calls import XmlCalls
 from ref_engine.text.grammar.compile import lark_source
 from ref_engine.text.grammar.constraint import Grammar
 from ref_engine.text.grammar.lark import Literals
@@ -119,7 +120,12 @@ class ToolFormat:
         else:
             calls = self.syntax.lark(chosen, most, literal)
         start = self._start("calls", literal, prompt, may_think, calls=True)
-        return Grammar(lark_source(f"{start}\n{calls}"), tokenizer, "tool call")
+        return Grammar(lark_source(f"{start}\n{calls}"), tokenizer, "tool call", self._endings)
+
+    @property
+    def _endings(self) -> tuple[str, ...]:
+        """What ends a text without quotes, for a call that has to come to its end."""
+        return (self.syntax.value_end,) if isinstance(self.syntax, XmlCalls) else ()
 
     def answer_grammar(
         self, body: str, tokenizer: Tokenizer, *, prompt: str = "", may_think: bool = True, what: str = "answer"

@@ -65,13 +65,17 @@ def _text_rule(tool: Tool, name: str, rule: str, end: str, literal: Literals, ru
             raise GrammarError(f"tool {tool.name!r}: parameter {name!r} has no value that it may have")
         return "(" + " | ".join(literal(text + end) for text in texts) + ")"
     plain, control = literal.before_control(end)
-    closing = re.escape(plain).replace("\\\n", "\\n").replace("/", "\\/")
+    closing, tag = _escaped(plain), _escaped(plain.strip())
     patterns = [f"/{part}{closing}/" for part in _constraints(schema, tool.name, name)]
-    if plain:
-        patterns.append(f"~/{_ANYTHING}{closing}(.|\\n)+/")
+    if tag:  # once, and that at the end: a reader takes the first one, with white space before it or without
+        patterns.append(f"~/{_ANYTHING}{tag}{_ANYTHING}{tag}{_ANYTHING}/")
     terminal = rule.upper()
     rules.append(f"{rule}: {terminal} {literal(control)}\n{terminal}: {' & '.join(patterns)}")
     return rule
+
+
+def _escaped(text: str) -> str:
+    return re.escape(text).replace("\\\n", "\\n").replace("/", "\\/")
 
 
 def _constraints(schema: Mapping[str, Any], tool: str, name: str) -> list[str]:
