@@ -137,6 +137,31 @@ class Weight:
         return dequantize(self._rows_of_bytes()[ids], self.type)
 
 
+class LayerTensors(dict[str, Weight]):
+    """The tensors of one layer by their names without the `blk.N.` prefix, and what every pass asks of them, kept."""
+
+    def __init__(self, prefix: str, tensors: Mapping[str, Weight]) -> None:
+        super().__init__((name.removeprefix(prefix), w) for name, w in tensors.items() if name.startswith(prefix))
+        self._prefix = prefix
+        self._vectors: dict[str, F32 | None] = {}
+        self._maps: dict[str, tuple[Weight, F32 | None, F32 | None]] = {}
+
+    def __missing__(self, name: str) -> Weight:
+        raise ModelError(f"tensor {self._prefix}{name} is missing from the file")
+
+    def vector(self, name: str) -> F32 | None:
+        """A small tensor as float32, or None where the file has none."""
+        if name not in self._vectors:
+            self._vectors[name] = self[name].f32() if name in self else None
+        return self._vectors[name]
+
+    def map(self, name: str) -> tuple[Weight, F32 | None, F32 | None]:
+        """The weight of a linear map, its bias and its factor, if the file has them."""
+        if name not in self._maps:
+            self._maps[name] = self[f"{name}.weight"], self.vector(f"{name}.bias"), self.vector(f"{name}.scale")
+        return self._maps[name]
+
+
 class Weights(Mapping[str, Weight]):
     """All tensors of a file by their GGUF names, with one budget for what is unpacked.
 
@@ -151,6 +176,13 @@ class Weights(Mapping[str, Weight]):
         for name, info in file.tensors.items():
             data = file.data(name)
             self._all[name] = Weight(name, info.type, info.shape, data, cache, expert_cache=self.expert_cache)
+        self._layers: dict[int, LayerTensors] = {}
+
+    def layer(self, blk: int) -> LayerTensors:
+        """The tensors of the layer `blk.{blk}.*`."""
+        if blk not in self._layers:
+            self._layers[blk] = LayerTensors(f"blk.{blk}.", self._all)
+        return self._layers[blk]
 
     def __getitem__(self, name: str) -> Weight:
         if name not in self._all:
@@ -180,6 +212,7 @@ class Weights(Mapping[str, Weight]):
             raise ModelError(f"tensor {name} has shape {list(weight.shape)}, the metadata ask for {list(shape)}")
         if weight.shape != shape:
             self._all[name] = replace(weight, shape=shape, kept={})
+            self._layers = {}
         if indices and weight.type is not GGMLType.I32:
             raise ModelError(f"tensor {name} has type {weight.type.name}, expected I32")
         if not indices and not supported(weight.type):
@@ -189,6 +222,7 @@ class Weights(Mapping[str, Weight]):
         """Forget tensors that the model does not use."""
         for name in names:
             del self._all[name]
+        self._layers = {}
 
 
 def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:

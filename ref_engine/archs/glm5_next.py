@@ -65,7 +65,7 @@ def _hyper(keys: Keys) -> HyperSpec:
         n,
         norm_eps=keys.real("attention.layer_norm_rms_epsilon"),
         eps=keys.real("hyper_connection.epsilon"),
-        rounds=max(1, keys.integer("hyper_connection.sinkhorn_iterations", least=0)),
+        rounds=keys.integer("hyper_connection.sinkhorn_iterations"),
     )
 
 

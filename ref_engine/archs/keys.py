@@ -15,6 +15,7 @@ from ref_engine.spec.parts import Presence
 
 _MISSING = object()
 _LARGEST = 1 << 31  # no width, count or length in a real model is larger
+_LARGEST_WORD = (1 << 64) - 1
 _MOST_LAYERS = 512  # as in llama.cpp; a hostile count must not become a list
 
 
@@ -115,6 +116,17 @@ class Keys:
         ):
             raise self._error(key, value, f"{self.n_layer} whole numbers of at least {least}")
         return [v for v in items[: self.n_layer] if isinstance(v, int)]
+
+    def whole_numbers(self, key: str, n: int = 0, least: int = 0, most: int = _LARGEST_WORD) -> list[int]:
+        """A list of at least n whole numbers from least to most: the first n of them, or all for n = 0."""
+        value = self._get(key, _MISSING)
+        items = value.tolist() if isinstance(value, np.ndarray) else value
+        if not isinstance(items, list):
+            raise self._error(key, value, "a list")
+        items = items[: n or None]
+        if len(items) < n or not all(type(v) is int and least <= v <= most for v in items):
+            raise self._error(key, value, f"{n or 'some'} whole numbers of {least} to {most}")
+        return items
 
     def listed(self, key: str, default: int) -> list[int]:
         """One whole number for each layer where the file has a list of them, else `default` for all."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from ref_engine.blocks.indexer import NONE_CHOSEN, Chosen, choose_blocks
+from ref_engine.blocks.pools import choose_means
 from ref_engine.blocks.site import Share, Site
 from ref_engine.reference.attention import alibi_slopes, chunked_mask, full_mask, temperatures
 from ref_engine.reference.elementary import sigmoid, softplus
 from ref_engine.reference.sums import F32
-from ref_engine.spec import AttentionSpec, NormSpec, RopeSpec
+from ref_engine.spec import AttentionSpec, MeanIndexSpec, NormSpec, RopeSpec
 
 GATES = {"sigmoid": sigmoid, "softplus": softplus}
 
@@ -26,7 +27,7 @@ def attention(x: F32, a: AttentionSpec, at: Site) -> F32:
     if a.norm_after_rope:
         q, k = head_norm(q, a.q_norm, a, at, "Qcur_normed"), head_norm(k, a.k_norm, a, at, "Kcur_normed")
     q, k, v = at.tap("Qcur", q), at.tap("Kcur", k), at.tap("Vcur", v)
-    chosen = NONE_CHOSEN if a.index is None else choose_blocks(x, a.index, a.rope, at)
+    chosen = chosen_blocks(x, a, at)
     y = at.tap("kqv_out", attend(tempered(q, a, at), k, v, a, at, chosen))
     y = at.linear(gated(y, x, gate, a, at), "attn_output")
     return y if a.output_scale is None else y * np.float32(a.output_scale)
@@ -45,6 +46,13 @@ def projections(x: F32, a: AttentionSpec, at: Site) -> tuple[F32, F32, F32]:
     if a.clamp:
         q, k, v = (np.clip(part, np.float32(-a.clamp), np.float32(a.clamp)) for part in (q, k, v))
     return heads(q, a.n_head), heads(k, a.n_head_kv), heads(v, a.n_head_kv)
+
+
+def chosen_blocks(x: F32, a: AttentionSpec, at: Site) -> Chosen:
+    """The tokens that each group of heads attends to; empty where nothing is chosen."""
+    if isinstance(a.index, MeanIndexSpec):
+        return choose_means(x, a.index, a.rope, at)
+    return NONE_CHOSEN if a.index is None else choose_blocks(x, a.index, a.rope, at)
 
 
 def heads(x: F32, n: int) -> F32:

@@ -12,6 +12,8 @@ from ref_engine.reference.norm import l2_norm
 from ref_engine.reference.sums import F32
 from ref_engine.spec import DeltaNetSpec
 
+GATES = {"silu": silu, "sigmoid": sigmoid}
+
 
 def delta_net(x: F32, a: DeltaNetSpec, at: Site) -> F32:
     """(T, D) -> (T, D): project and convolve, correct the memory, read it, norm and gate, project back."""
@@ -30,7 +32,7 @@ def delta_net(x: F32, a: DeltaNetSpec, at: Site) -> F32:
         return y
 
     y = at.norm(at.tap("attn_output", at.p.each(run)), a.norm).reshape(n, -1)
-    y = at.tap("final_output", y * silu(z.reshape(n, -1)))
+    y = at.tap("final_output", y * GATES[a.gate_by](z.reshape(n, -1)))
     return at.tap("linear_attn_out", at.linear(y, "ssm_out"))
 
 

@@ -19,6 +19,7 @@ from ref_engine.blocks.latent import latent_attention
 from ref_engine.blocks.lightning import lightning
 from ref_engine.blocks.mamba import mamba, mamba2
 from ref_engine.blocks.moe import moe
+from ref_engine.blocks.ngram import with_ngrams
 from ref_engine.blocks.projection import projection
 from ref_engine.blocks.shortconv import short_conv
 from ref_engine.blocks.site import Site, model_norm, stream_after
@@ -95,6 +96,8 @@ def both_halves(x: F32, layer: LayerSpec, at: Site) -> F32:
 
 def entering(x: F32, layer: LayerSpec, at: Site) -> F32:
     """What the layer is given, and what it adds to that before anything else."""
+    if layer.ngrams is not None:
+        x = with_ngrams(x, layer.ngrams, at)
     if layer.recall is not None:
         x = x + at.p.kept[stream_after(layer.recall)]
     return x if layer.shift is None else x + at.weights[layer.shift].f32()

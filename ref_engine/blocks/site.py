@@ -75,31 +75,32 @@ class Site:
 
     def __getitem__(self, name: str) -> Weight:
         """A tensor by its name without the `blk.N.` prefix."""
-        return self.weights[f"blk.{self.blk}.{name}"]
+        return self.weights.layer(self.blk)[name]
 
     def __contains__(self, name: str) -> bool:
-        return f"blk.{self.blk}.{name}" in self.weights
+        return name in self.weights.layer(self.blk)
 
     def vector(self, name: str) -> F32 | None:
         """A small tensor as float32, or None where the file has none."""
-        return self[name].f32() if name in self else None
+        return self.weights.layer(self.blk).vector(name)
 
     def map(self, name: str) -> Map:
         """The weight of a linear map and its bias, if the file has one."""
-        return self[f"{name}.weight"], self.vector(f"{name}.bias")
+        weight, bias, _ = self.weights.layer(self.blk).map(name)
+        return weight, bias
 
     def linear(self, x: F32, name: str) -> F32:
         return self.linears(x, [name])[0]
 
     def linears(self, x: F32, names: Sequence[str]) -> list[F32]:
         """Several maps of one input. A map with a `name.scale` is multiplied by that number before its bias."""
-        maps = [self.map(name) for name in names]
-        scales = [self.vector(f"{name}.scale") for name in names]
-        if all(scale is None for scale in scales):
-            return self.ops.linears(x, maps)
-        ys = self.ops.linears(x, [(weight, None) for weight, _ in maps])
-        ys = [y if scale is None else y * scale for y, scale in zip(ys, scales, strict=True)]
-        return [y if bias is None else y + bias for y, (_, bias) in zip(ys, maps, strict=True)]
+        tensors = self.weights.layer(self.blk)
+        maps = [tensors.map(name) for name in names]
+        if all(scale is None for _, _, scale in maps):
+            return self.ops.linears(x, [(weight, bias) for weight, bias, _ in maps])
+        ys = self.ops.linears(x, [(weight, None) for weight, _, _ in maps])
+        ys = [y if scale is None else y * scale for y, (_, _, scale) in zip(ys, maps, strict=True)]
+        return [y if bias is None else y + bias for y, (_, bias, _) in zip(ys, maps, strict=True)]
 
     def tap(self, name: str, value: F32) -> F32:
         """Show a value to whoever traces, under llama.cpp's name; go on with what comes back."""

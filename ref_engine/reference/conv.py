@@ -7,17 +7,17 @@ import numpy as np
 from ref_engine.reference.sums import F32
 
 
-def causal_conv(x: F32, before: F32, weight: F32) -> tuple[F32, F32]:
-    """y[t, c] = sum over w of weight[c, w] * x[t - W + 1 + w, c], w upwards (ggml_ssm_conv).
+def causal_conv(x: F32, before: F32, weight: F32, step: int = 1) -> tuple[F32, F32]:
+    """y[t, c] = sum over w of weight[c, w] * x[t - (W - 1 - w) * step, c], w upwards (ggml_ssm_conv for step 1).
 
-    x: (T, C), before: the W - 1 rows before them (W - 1, C), weight: (C, W).
-    Returns y (T, C) and the W - 1 rows before the next token, both fresh arrays.
+    x: (T, C), before: the (W - 1) * step rows before them, weight: (C, W).
+    Returns y (T, C) and the (W - 1) * step rows before the next token, both fresh arrays.
     """
     n, width = x.shape[0], weight.shape[1]
     rows = np.concatenate([before, x])
     y: F32 = np.zeros_like(x)
     for w in range(width):
-        y += rows[w : w + n] * weight[:, w]
+        y += rows[w * step : w * step + n] * weight[:, w]
     return y, rows[n:].copy()
 
 

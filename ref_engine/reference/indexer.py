@@ -41,11 +41,13 @@ def index_scores(q: F32, k: F32, weights: F32) -> F32:
 
 
 def ranked(scores: F32, visible: Mask, n: int) -> Ranks:
-    """The n entries with the highest scores in each row, best first, the first of equal ones: (..., S) -> (..., n).
+    """The n entries with the highest scores in each row, best first: (T, S) -> (T, n).
 
-    Where fewer are visible, invisible ones follow (ggml_top_k, which leaves the choice among equals open).
+    Which of equal ones are among them, `highest` says. Where fewer are visible, invisible ones follow.
     """
-    ranks: Ranks = np.argsort(-np.where(visible, scores, np.float32(-np.inf)), axis=-1, kind="stable")[..., :n]
+    scores = np.where(visible, scores, np.float32(-np.inf))
+    chosen = np.where(highest(scores, n), scores, np.float32(-np.inf))
+    ranks: Ranks = np.argsort(-chosen, axis=-1, kind="stable")[:, :n]
     return ranks
 
 
@@ -121,6 +123,16 @@ def pooled_keys(k: F32, gate: F32, place: F32) -> F32:
     return mixed / total
 
 
+def block_means(k: F32, width: int) -> F32:
+    """The mean key of each complete block: (S, Hd) -> (S // width, Hd)."""
+    n = k.shape[0] // width
+    members = k[: n * width].reshape(n, width, -1)
+    total = members[:, 0]
+    for j in range(1, width):
+        total = total + members[:, j]
+    return total * np.float32(1 / width)
+
+
 def with_tail(chosen: Mask, positions: NDArray[np.int64], width: int, n_keys: int) -> Mask:
     """The tokens of chosen groups of `width`, and those behind the last complete group, up to each token's own.
 
@@ -131,6 +143,19 @@ def with_tail(chosen: Mask, positions: NDArray[np.int64], width: int, n_keys: in
     inside = np.repeat(chosen, width, axis=-1)
     tail[:, : inside.shape[1]] |= inside
     return tail
+
+
+def token_scores(blocks: F32, positions: NDArray[np.int64], width: int, n_keys: int) -> F32:
+    """The score of each visible token: that of its block where it is complete, else plus infinity.
+
+    blocks: (T, complete blocks of all keys); positions: (T,) -> (T, n_keys), minus infinity for invisible ones.
+    """
+    s, own = np.arange(n_keys), positions[:, None]
+    scores = np.full((blocks.shape[0], n_keys), np.inf, np.float32)
+    inside = np.repeat(blocks, width, axis=-1)
+    scores[:, : inside.shape[1]] = inside
+    scores = np.where(s >= (own + 1) // width * width, np.float32(np.inf), scores)
+    return np.where(s <= own, scores, np.float32(-np.inf))
 
 
 def complete(positions: NDArray[np.int64], width: int, n_groups: int) -> Mask:

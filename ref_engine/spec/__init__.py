@@ -10,7 +10,8 @@ from ref_engine.spec.deltanet import DeltaNetSpec
 from ref_engine.spec.depth import DepthSpec
 from ref_engine.spec.ffn import ActivationSpec, FfnSpec
 from ref_engine.spec.hyper import HyperSpec, StreamsSpec
-from ref_engine.spec.indexer import BlockIndexSpec, IndexerSpec, PoolIndexSpec
+from ref_engine.spec.hyper_gated import GatedHyperSpec
+from ref_engine.spec.indexer import BlockIndexSpec, IndexerSpec, MeanIndexSpec, PoolIndexSpec
 from ref_engine.spec.kda import KdaSpec
 from ref_engine.spec.latent import LatentAttentionSpec
 from ref_engine.spec.layer import LayerSpec
@@ -18,6 +19,7 @@ from ref_engine.spec.lightning import LightningSpec
 from ref_engine.spec.mamba import Mamba2Spec, MambaSpec
 from ref_engine.spec.model import ModelSpec, tensor_rules
 from ref_engine.spec.moe import ChunkSpec, LatentSpec, MoeSpec, RoutingSpec
+from ref_engine.spec.ngram import NgramSpec
 from ref_engine.spec.norm import NormSpec
 from ref_engine.spec.parts import Memory, Part, Rules, TensorRule
 from ref_engine.spec.rope import Pairing, RopeSpec
@@ -34,6 +36,7 @@ __all__ = [
     "DeltaNetSpec",
     "DepthSpec",
     "FfnSpec",
+    "GatedHyperSpec",
     "GroupIndexSpec",
     "HyperSpec",
     "IndexerSpec",
@@ -44,9 +47,11 @@ __all__ = [
     "LightningSpec",
     "Mamba2Spec",
     "MambaSpec",
+    "MeanIndexSpec",
     "Memory",
     "ModelSpec",
     "MoeSpec",
+    "NgramSpec",
     "NormSpec",
     "Pairing",
     "Part",

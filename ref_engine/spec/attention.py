@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ref_engine.spec.indexer import BlockIndexSpec
+from ref_engine.spec.indexer import BlockIndexSpec, MeanIndexSpec
 from ref_engine.spec.norm import NormSpec
 from ref_engine.spec.parts import Memory, Presence, Rules, linear, tensor
 from ref_engine.spec.rope import RopeSpec
@@ -55,7 +55,8 @@ class AttentionSpec:
     gate: Literal["no", "head", "feature", "query"] = "no"
     temperature: Temperature | None = None
     split_bias: bool = False  # a fused matrix with separate biases for queries, keys and values
-    index: BlockIndexSpec | None = None  # each group of heads attends to the tokens of the blocks that it chooses
+    # each group of heads, or all of them, attends to the tokens of the blocks that it chooses
+    index: BlockIndexSpec | MeanIndexSpec | None = None
     gate_by: Literal["sigmoid", "softplus"] = "sigmoid"  # what makes gates of the map attn_gate
     output_scale: float | None = None  # factor on what attn_output gives
     spare_heads: bool = False  # a fused matrix has rows for H key and value heads; those behind K of each are not used

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from ref_engine.spec.norm import NormSpec
 from ref_engine.spec.parts import Memory, Rules, linear, tensor
@@ -24,6 +25,7 @@ class DeltaNetSpec:
     tiled: bool = False  # head h reads with query and key head h mod K, else h K / H rounded down
     mixed: bool = False  # one matrix ssm_in gives query, key, values and gates for each key head
     paired: bool = False  # one matrix ssm_ba gives corrections (beta) and decays (alpha) for each key head
+    gate_by: Literal["silu", "sigmoid"] = "silu"  # what makes gates of attn_gate x
 
     @property
     def key_width(self) -> int:

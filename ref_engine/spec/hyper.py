@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ref_engine.spec.hyper_gated import GatedHyperSpec
 from ref_engine.spec.parts import Rules, tensor
 
 
@@ -46,7 +47,7 @@ class StreamsSpec:
     or by their mean."""
 
     n: int
-    head: HyperSpec | None = None
+    head: HyperSpec | GatedHyperSpec | None = None
 
     def rules(self, d_model: int) -> Rules:
         return {} if self.head is None else self.head.head_rules(d_model)

@@ -70,6 +70,35 @@ class PoolIndexSpec:
 
 
 @dataclass(frozen=True)
+class MeanIndexSpec:
+    """Tokens in blocks of `block` positions (Qwen 4 preview): a token attends to those behind the last complete block
+    and to as many others as make up top_k + block - 1, by the score of their block
+
+        score(t, b) = sum over heads of max(0, q(t, head) . norm(mean over tokens s of block b of k(s)))
+
+    Queries are normalised too, and both are turned by position, a block by that of its first token.
+    """
+
+    n_head: int
+    head_dim: int
+    block: int
+    top_k: int  # tokens
+    q_norm: NormSpec
+    k_norm: NormSpec
+
+    def rules(self, d_model: int) -> Rules:
+        return (
+            linear("indexer.q_proj", self.n_head * self.head_dim, d_model, "no")
+            | linear("indexer.k_proj", self.head_dim, d_model, "no")
+            | self.q_norm.rules(self.head_dim)
+            | self.k_norm.rules(self.head_dim)
+        )
+
+    def memory(self) -> Memory:
+        return Memory(rows={"index_k": (self.head_dim,)})
+
+
+@dataclass(frozen=True)
 class BlockIndexSpec:
     """Tokens in blocks of `block` positions (MiniMax-M3): each of n_head groups of heads attends to the top_k blocks
     with the highest score

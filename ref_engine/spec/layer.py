@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 
 from ref_engine.spec.depth import DepthSpec
 from ref_engine.spec.hyper import HyperSpec
+from ref_engine.spec.hyper_gated import GatedHyperSpec
+from ref_engine.spec.ngram import NgramSpec
 from ref_engine.spec.norm import NormSpec, norm_rules
-from ref_engine.spec.parts import NOTHING, Memory, Part, Rules, tensor
+from ref_engine.spec.parts import Memory, Part, Rules, tensor
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class LayerSpec:
     # llama.cpp's names for other values of this layer, where they are not the usual ones; None: it has none
     names: Mapping[str, str | None] = field(default_factory=dict)
     depth: DepthSpec | None = None  # the halves read the streams of earlier layers too
-    hyper: HyperSpec | None = None  # it runs over several streams
+    hyper: HyperSpec | GatedHyperSpec | None = None  # it runs over several streams
+    ngrams: NgramSpec | None = None  # before all this, embeddings of several tokens are added to the streams
 
     @property
     def halves(self) -> tuple[Part, ...]:
@@ -57,10 +60,12 @@ class LayerSpec:
             rules |= norm_rules(norm, d_model)
         rules |= {} if self.depth is None else self.depth.rules(d_model)
         rules |= {} if self.hyper is None else self.hyper.rules(d_model)
+        rules |= {} if self.ngrams is None else self.ngrams.rules(d_model)
         return rules | tensor("layer_output_scale.weight", (1,), "must" if self.embedding_skip else "no")
 
     def memory(self) -> Memory:
-        memories = [part.memory() for part in self.halves] or [NOTHING]
+        memories = [part.memory() for part in self.halves]
+        memories += [] if self.ngrams is None else [self.ngrams.memory()]
         return Memory(
             rows={name: shape for m in memories for name, shape in m.rows.items()},
             states={name: shape for m in memories for name, shape in m.states.items()},

@@ -73,6 +73,7 @@ def tensor_rules(spec: ModelSpec) -> Rules:
         blk = i if layer.blk is None else layer.blk
         rules |= {f"blk.{blk}.{name}": rule for name, rule in layer.rules(d).items()} | norm_rules(layer.exit_norm, d)
         rules |= {} if layer.depth is None else layer.depth.model_rules(d)
+        rules |= {} if layer.ngrams is None else layer.ngrams.model_rules()
         if layer.shift is not None:
             rules[layer.shift] = TensorRule((d,))
     for rope in spec.ropes:
