@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ref_engine.errors import ModelError
 from ref_engine.files.types import GGMLType
+from ref_engine.kernels import dispatch
 from ref_engine.kernels import moe as fast
 from ref_engine.kernels.moe import moe_ffn
 from ref_engine.kernels.ops import Kernels
@@ -129,6 +130,11 @@ def _draw(c: Case, make_weight: Callable[..., Weight]) -> Drawn:
     return Drawn(x, ids, weights, experts, want)
 
 
+@pytest.fixture
+def one_thread(isa: str) -> Kernels:
+    return Kernels(dispatch.table(isa), 1)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_drawn_shapes(name: str, kernels: Kernels, drawn: Callable[[str], Drawn], same_bits: Same) -> None:
     d = drawn(name)
@@ -139,26 +145,26 @@ def test_drawn_shapes(name: str, kernels: Kernels, drawn: Callable[[str], Drawn]
             same_bits(d.run(kernels), d.want)  # once more, with everything in place
 
 
-def test_tokens_one_by_one(kernels: Kernels, drawn: Callable[[str], Drawn], same_bits: Same) -> None:
+def test_tokens_one_by_one(one_thread: Kernels, drawn: Callable[[str], Drawn], same_bits: Same) -> None:
     d = drawn("K-quants")
     for t in range(d.x.shape[0]):
         one = slice(t, t + 1)
-        same_bits(moe_ffn(kernels, d.x[one], d.ids[one], d.weights[one], d.experts), d.want[one])
+        same_bits(moe_ffn(one_thread, d.x[one], d.ids[one], d.weights[one], d.experts), d.want[one])
 
 
-def test_arrays_that_are_not_contiguous(kernels: Kernels, drawn: Callable[[str], Drawn], same_bits: Same) -> None:
+def test_arrays_that_are_not_contiguous(one_thread: Kernels, drawn: Callable[[str], Drawn], same_bits: Same) -> None:
     d = drawn("fused")
     x, ids, weights = (np.asfortranarray(a) for a in (d.x, d.ids, d.weights))
-    same_bits(moe_ffn(kernels, x, ids.astype(np.int64), weights, d.experts), d.want)
+    same_bits(moe_ffn(one_thread, x, ids.astype(np.int64), weights, d.experts), d.want)
 
 
-def test_no_tokens(kernels: Kernels, drawn: Callable[[str], Drawn]) -> None:
+def test_no_tokens(one_thread: Kernels, drawn: Callable[[str], Drawn]) -> None:
     d = drawn("relu")
-    assert moe_ffn(kernels, d.x[:0], d.ids[:0], d.weights[:0], d.experts).shape == (0, 32)
+    assert moe_ffn(one_thread, d.x[:0], d.ids[:0], d.weights[:0], d.experts).shape == (0, 32)
 
 
 def test_a_tap_sees_the_steps_of_the_composition(
-    isa: str, kernels: Kernels, drawn: Callable[[str], Drawn], same_bits: Same
+    one_thread: Kernels, drawn: Callable[[str], Drawn], same_bits: Same
 ) -> None:
     d, seen = drawn("384 experts, one token"), []
 
@@ -166,7 +172,7 @@ def test_a_tap_sees_the_steps_of_the_composition(
         seen.append(name)
         return value
 
-    same_bits(moe_ffn(kernels, d.x, d.ids, d.weights, d.experts, tap=tap), d.want)
+    same_bits(moe_ffn(one_thread, d.x, d.ids, d.weights, d.experts, tap=tap), d.want)
     assert seen == ["ffn_moe_up", "ffn_moe_gate", "ffn_moe_swiglu", "ffn_moe_down", "ffn_moe_weighted"]
 
 
@@ -179,7 +185,7 @@ def bounded(experts: Experts, cache: UnpackCache) -> Experts:
 
 
 @pytest.mark.parametrize("room", [0, 1100, 1 << 20], ids=["no room", "for some", "for all"])
-def test_a_bounded_cache(room: int, isa: str, kernels: Kernels, drawn: Callable[[str], Drawn], same_bits: Same) -> None:
+def test_a_bounded_cache(room: int, one_thread: Kernels, drawn: Callable[[str], Drawn], same_bits: Same) -> None:
     """Whether one call may hold its experts or they come one by one: the same bits, and never more than may be kept."""
     d, cache = drawn("384 experts, one token"), UnpackCache(room * 1024)
     experts = bounded(d.experts, cache)
@@ -189,40 +195,40 @@ def test_a_bounded_cache(room: int, isa: str, kernels: Kernels, drawn: Callable[
         for shift in (0, 5, 11):
             ids = (d.ids + shift) % 384
             want = moe_ffn_q8(d.x, ids.astype(np.int32), d.weights, d.experts) if shift else d.want
-            same_bits(moe_ffn(kernels, d.x, ids.astype(np.int32), d.weights, experts), want)
+            same_bits(moe_ffn(one_thread, d.x, ids.astype(np.int32), d.weights, experts), want)
             assert cache.held <= cache.budget
 
 
-def test_what_does_not_fit_is_refused(isa: str, kernels: Kernels, drawn: Callable[[str], Drawn]) -> None:
+def test_what_does_not_fit_is_refused(one_thread: Kernels, drawn: Callable[[str], Drawn]) -> None:
     d = drawn("relu")
     for wrong in (5, -1, 2**31 - 1):
         ids = d.ids.copy()
         ids[1, 1] = wrong
         with pytest.raises(ModelError, match=f"expert {wrong} is not one of 0..4"):
-            moe_ffn(kernels, d.x, ids, d.weights, d.experts)
+            moe_ffn(one_thread, d.x, ids, d.weights, d.experts)
     with pytest.raises(ValueError, match="do not fit"):
-        moe_ffn(kernels, d.x[:, :31], d.ids, d.weights, d.experts)
+        moe_ffn(one_thread, d.x[:, :31], d.ids, d.weights, d.experts)
     with pytest.raises(ValueError, match="do not fit"):
-        moe_ffn(kernels, d.x, d.ids, d.weights[:, :1], d.experts)
+        moe_ffn(one_thread, d.x, d.ids, d.weights[:, :1], d.experts)
     with pytest.raises(ValueError, match="do not fit"):
-        moe_ffn(kernels, d.x, d.ids[:1], d.weights, d.experts)
+        moe_ffn(one_thread, d.x, d.ids[:1], d.weights, d.experts)
     with pytest.raises(ValueError, match="do not fit"):
-        moe_ffn(kernels, d.x, d.ids, d.weights, replace(d.experts, down=d.experts.up))
+        moe_ffn(one_thread, d.x, d.ids, d.weights, replace(d.experts, down=d.experts.up))
     with pytest.raises(ValueError, match="factors for 5 experts"):
-        moe_ffn(kernels, d.x, d.ids, d.weights, replace(d.experts, down=replace(d.experts.down, scale=d.x[0, :4])))
+        moe_ffn(one_thread, d.x, d.ids, d.weights, replace(d.experts, down=replace(d.experts.down, scale=d.x[0, :4])))
     with pytest.raises(ValueError, match="bias of 5 x 31"):
         short = np.zeros((5, 31), np.float32)
-        moe_ffn(kernels, d.x, d.ids, d.weights, replace(d.experts, down=replace(d.experts.down, bias=short)))
+        moe_ffn(one_thread, d.x, d.ids, d.weights, replace(d.experts, down=replace(d.experts.down, bias=short)))
     with pytest.raises(ValueError, match="does not take 1 constants"):
-        moe_ffn(kernels, d.x, d.ids, d.weights, replace(d.experts, activation="situ", constants=(1.0,)))
+        moe_ffn(one_thread, d.x, d.ids, d.weights, replace(d.experts, activation="situ", constants=(1.0,)))
     with pytest.raises(ValueError, match="swish"):
-        moe_ffn(kernels, d.x, d.ids, d.weights, replace(d.experts, activation="swish"))
+        moe_ffn(one_thread, d.x, d.ids, d.weights, replace(d.experts, activation="swish"))
 
 
-def test_stacks_refuse_what_is_not_theirs(isa: str, kernels: Kernels, drawn: Callable[[str], Drawn]) -> None:
+def test_stacks_refuse_what_is_not_theirs(one_thread: Kernels, drawn: Callable[[str], Drawn]) -> None:
     native = pytest.importorskip("ref_engine.kernels._native")
     d = drawn("relu")
-    packed = kernels.packed(d.experts.up.weight.expert(0))
+    packed = one_thread.packed(d.experts.up.weight.expert(0))
     with pytest.raises(ValueError, match="expert 5 of 64 x 32 does not fit 5 of 64 x 32"):
         native.Stack("Q8_0", 5, 64, 32).put(5, packed)
     with pytest.raises(ValueError, match="does not fit 5 of 32 x 64"):
@@ -237,4 +243,4 @@ def test_stacks_refuse_what_is_not_theirs(isa: str, kernels: Kernels, drawn: Cal
         native.Stack("Q4_K", 5, 64, 32)
     empty = native.Stack("Q8_0", 5, 64, 32), None, None
     with pytest.raises(ValueError, match="is not here"):
-        kernels.table.moe(d.x, d.ids, d.weights, empty, empty, empty, "silu", (), False, False, d.x.copy(), 1)
+        one_thread.table.moe(d.x, d.ids, d.weights, empty, empty, empty, "silu", (), False, False, d.x.copy(), 1)
