@@ -31,9 +31,10 @@ run: $(VENV)/run.stamp
 	@$(BIN)/ref-engine run $(MODEL) $${PROMPT:+-- "$$PROMPT"}
 
 # everything that must be green: lint, types, tests. On CI a model that cannot be had is a failure
+WORKERS ?= 2
 .PHONY: test
-test: lint assets
-	$(BIN)/python -m pytest
+test: lint assets node
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 .PHONY: lint
 lint: $(VENV)/test.stamp
@@ -46,10 +47,19 @@ lint: $(VENV)/test.stamp
 assets: $(VENV)/test.stamp
 	$(BIN)/python -m ref_engine.library.assets $(if $(CI),--require)
 
-# docs/cli.md from the commands' own help
+# the official JavaScript SDKs for one test, which does not apply where there is no Node
+NODE := tests/dialects/node
+.PHONY: node
+node: $(NODE)/node_modules/.package-lock.json
+
+$(NODE)/node_modules/.package-lock.json: $(NODE)/package-lock.json
+	if command -v npm >/dev/null; then npm ci --prefix $(NODE) --ignore-scripts --no-audit --no-fund; fi
+
+# docs/cli.md from the commands' own help, docs/api.md from the tables that check requests
 .PHONY: docs
 docs: $(VENV)/test.stamp
 	$(BIN)/python docs/make_cli.py
+	$(BIN)/python docs/make_api.py
 
 # docs/architectures.md: every architecture against llama.cpp's logits, and backend against backend
 .PHONY: architectures

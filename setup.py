@@ -2,7 +2,7 @@
 
 Each unit is compiled with the flags of its own instruction set and no others, so that one build runs everywhere and
 picks at run time. Without a working C compiler the engine installs without kernels, says so, and runs in NumPy.
-`app/` will be installed under the name `ref_engine_app`; see docs/architecture.md.
+`app/` is installed under the name `ref_engine_app`: a package called `app` would collide with everybody's own.
 """
 
 import platform
@@ -87,9 +87,12 @@ def kernels() -> list[Extension]:
     return extensions
 
 
+APP = ["ref_engine_app", *(f"ref_engine_app.{name}" for name in find_packages("app"))]
+
 setup(
-    packages=find_packages(include=["ref_engine", "ref_engine.*"]),
-    package_data={"ref_engine": ["py.typed"], "ref_engine.kernels": ["_native.pyi"]},
+    packages=[*find_packages(include=["ref_engine", "ref_engine.*"]), *APP],
+    package_dir={"ref_engine_app": "app"},
+    package_data={"ref_engine": ["py.typed"], "ref_engine_app": ["py.typed"], "ref_engine.kernels": ["_native.pyi"]},
     ext_modules=kernels(),
     cmdclass={"build_ext": BuildKernels},
 )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ref_engine.errors import (
     ContextFull,
     GGUFError,
+    GrammarError,
     ModelError,
     RefEngineError,
     StoreError,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ContextFull",
     "GGUFError",
+    "GrammarError",
     "Model",
     "ModelError",
     "RefEngineError",

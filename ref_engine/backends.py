@@ -11,6 +11,7 @@ from threadpoolctl import ThreadpoolController
 from ref_engine.compat import has_kernels
 from ref_engine.errors import RefEngineError
 from ref_engine.kernels.dispatch import table
+from ref_engine.kernels.moe import moe_ffn
 from ref_engine.kernels.ops import Kernels
 from ref_engine.kernels.threads import usable_threads
 from ref_engine.ops import Ops
@@ -70,7 +71,7 @@ def native_ops(activations: Activations, n_threads: int | None = None, isa: str 
         scope=nullcontext,
         linear=kernels.linear,
         linears=kernels.linears,
-        moe_ffn=partial(moe.moe_ffn, linear=kernels.linear, glu=kernels.glu),
+        moe_ffn=partial(moe_ffn, kernels),
     )
 
 

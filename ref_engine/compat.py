@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["has_kernels", "native", "why_no_kernels"]
+__all__ = ["has_kernels", "has_llguidance", "llguidance", "native", "why_no_kernels"]
 
 try:
     from ref_engine.kernels import _native as native
@@ -13,3 +13,10 @@ else:
     why_no_kernels = ""
 
 has_kernels: bool = native is not None
+
+try:
+    import llguidance
+except ImportError:
+    llguidance = None  # type: ignore[assignment]
+
+has_llguidance: bool = llguidance is not None

@@ -25,5 +25,9 @@ class TemplateError(RefEngineError):
     """A chat template that does not parse, fails, or asks for more than it may have."""
 
 
+class GrammarError(RefEngineError):
+    """A schema, expression or grammar that cannot be enforced, or a token that it does not allow."""
+
+
 class StoreError(RefEngineError):
     """A model name that is not known, or a store or download that cannot be used."""

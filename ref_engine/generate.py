@@ -3,17 +3,27 @@
 text = "".join(event.text for event in generate(model, prompt_ids, max_tokens=32))
 """
 
+import math
 from collections.abc import Collection, Generator, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
 from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from ref_engine.errors import ContextFull, RefEngineError
-from ref_engine.sample import Sampler, SamplingParams, TokenLogprob, VocabInfo, dry_breakers
+from ref_engine.sample import (
+    Choice,
+    ClosingConstraint,
+    Constraint,
+    Sampler,
+    SamplingParams,
+    TokenLogprob,
+    VocabInfo,
+    dry_breakers,
+)
 from ref_engine.stop import StopMatcher
+from ref_engine.thinking import ThinkingRule, ThinkingState
 
 FinishReason = Literal["stop", "stop_sequence", "length", "context"]
 
@@ -37,7 +47,7 @@ class Tokenizer(Protocol):
     def vocab(self) -> Vocab: ...
     def encode(self, text: str, /, add_special: bool = True, parse_special: bool = True) -> Sequence[int]: ...
     def token_bytes(self, token: int, /) -> bytes: ...
-    def stream(self, special: bool = False) -> StreamDecoder: ...
+    def stream(self, special: bool | Collection[int] = False) -> StreamDecoder: ...
 
 
 class Cache(Protocol):
@@ -68,8 +78,10 @@ class Event:
 
     `text` may be empty while a character or a possible stop string is incomplete, and then comes with a
     later event. `finish_reason` is None but for the last event: "stop" (end-of-generation token, whose own
-    text is not shown), "stop_sequence" (named in `stop_sequence` and not shown), "length" (max_tokens) or
-    "context" (no room left). `token` and `logprob` are None only in the one event of max_tokens=0.
+    text is not shown, or a text to which its grammar allows nothing more), "stop_sequence" (named in
+    `stop_sequence` and not shown), "length" (max_tokens; a text with a grammar is completed within them
+    where that is possible) or "context" (no room left). `token` and `logprob` are
+    None only in the one event of max_tokens=0.
     """
 
     text: str
@@ -94,6 +106,96 @@ def new_sampler(tokenizer: Tokenizer, params: SamplingParams, logprobs: int = 0)
     return Sampler(params, vocab, logprobs=logprobs)
 
 
+class Continuation:
+    """One text that grows: logits in, an event out. Who computes the logits, alone or for many at once, is no matter.
+
+    Arguments as for `generate`; raises RefEngineError for one out of range.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        sampler: Sampler,
+        *,
+        max_tokens: int | None = None,
+        stop: str | Sequence[str] = (),
+        special: bool | Collection[int] = False,
+        constraint: Constraint | None = None,
+        thinking: ThinkingRule | None = None,
+    ) -> None:
+        if max_tokens is not None and (type(max_tokens) is not int or max_tokens < 0):
+            raise RefEngineError(f"max_tokens must be an integer from 0, or None, not {max_tokens!r}")
+        self.sampler = sampler
+        self.max_tokens = max_tokens
+        self.n_generated = 0
+        self.was_thinking = False
+        """Whether the latest token was one of thinking."""
+        self._matcher = StopMatcher(stop)
+        self._decoder = tokenizer.stream(special=special)
+        self._constraint = constraint
+        self._thinking = None if thinking is None else ThinkingState(thinking)
+        self._closed = False  # the text was made to end, its grammar met, because the tokens run out
+        self._next_look = math.inf if max_tokens is None else 0  # at how many tokens to see whether they suffice
+
+    def next(self, logits: npt.NDArray[np.float32], room: bool) -> Event:
+        """Choose a token from the logits (V,) after the latest one. `room`: the cache has room for it.
+
+        An event with a finish_reason is the last one.
+        """
+        if self.max_tokens == 0:
+            return Event("", None, finish_reason="length")
+        choice = self._choose(logits)
+        self.n_generated += 1
+        ended = choice.token in self.sampler.vocab.eog_ids
+        text = self._shown("" if ended else self._decoder.push(choice.token))
+        reason: FinishReason | None = None
+        if ended or (self._constraint is not None and self._constraint.is_complete):
+            reason = "length" if self._closed else "stop"
+        elif self.n_generated == self.max_tokens:
+            reason = "length"
+        elif not room:
+            reason = "context"
+        if reason:
+            tail = self._decoder.flush()
+            text += (tail if self.was_thinking else self._matcher.push(tail)) + self._matcher.flush()
+        if self._matcher.found is not None:
+            reason = "stop_sequence"
+        return Event(text, choice.token, choice.logprob, choice.top_logprobs, reason, self._matcher.found)
+
+    def _choose(self, logits: npt.NDArray[np.float32]) -> Choice:
+        forced = None if self._thinking is None else self._thinking.take_forced()
+        if forced is not None:
+            return self.sampler.force(logits, forced)
+        if self._constraint is None or (self._thinking is not None and self._thinking.open):
+            return self.sampler.sample(logits)
+        choice = self.sampler.sample(logits, self._constraint.mask())
+        if isinstance(self._constraint, ClosingConstraint) and self.n_generated >= self._next_look:
+            token = self._in_time(self._constraint, choice.token)
+            if token != choice.token:
+                choice, self._closed = self.sampler.replace(logits, token), True
+        self._constraint.accept(choice.token)
+        return choice
+
+    def _in_time(self, constraint: ClosingConstraint, token: int) -> int:
+        """The token, or another one where after it the text could not be completed before max_tokens.
+
+        The way to the end of the text is looked for less often the longer it has: it costs as much as many tokens.
+        """
+        left = (self.max_tokens or 0) - self.n_generated - 1  # after this token
+        way = constraint.way_out(left, after=token)
+        if way is not None:
+            self._next_look = self.n_generated + 1 + (left - len(way)) // 4
+            return token
+        self._next_look = self.n_generated + 1
+        closing = constraint.way_out(left + 1)
+        return closing[0] if closing else token
+
+    def _shown(self, text: str) -> str:
+        """What of a token's text is known to be before any stop string; thinking is not searched for them."""
+        self.was_thinking = self._thinking is not None and self._thinking.push(text)
+        return self._matcher.flush() + text if self.was_thinking else self._matcher.push(text)
+
+
 def generate(
     model: Model[C],
     prompt_ids: Sequence[int],
@@ -105,7 +207,9 @@ def generate(
     logprobs: int = 0,
     cache: C | None = None,
     sampler: Sampler | None = None,
-    special: bool = False,
+    special: bool | Collection[int] = False,
+    constraint: Constraint | None = None,
+    thinking: ThinkingRule | None = None,
 ) -> Generator[Event, None, None]:
     """Append prompt_ids to the cache, then generate: one event per token, the last with a finish_reason.
 
@@ -117,7 +221,9 @@ def generate(
     cache          from model.new_cache(), and what it holds stays in front; None: a new one
     sampler        instead of params, ignore_eos and logprobs: one from `new_sampler`, to know its seed, or
                    to let it `accept` first the tokens that the cache already holds
-    special        show control tokens
+    special        show control tokens: all, none, or those with these ids
+    constraint     what the text may be (text.grammar); one that is fresh. It waits while thinking is open
+    thinking       how thinking begins and ends, and after how many tokens it must
 
     The arguments are checked here, before anything is computed; the work is done as events are taken.
     Whenever the caller holds an event, stops early or interrupts, cache.n_past is the number of tokens
@@ -131,51 +237,26 @@ def generate(
         sampler = new_sampler(tokenizer, params, logprobs)
     elif params is not None or ignore_eos or logprobs:
         raise RefEngineError("give either a sampler or params, ignore_eos and logprobs, not both")
-    if max_tokens is not None and (type(max_tokens) is not int or max_tokens < 0):
-        raise RefEngineError(f"max_tokens must be an integer from 0, or None, not {max_tokens!r}")
-    matcher = StopMatcher(stop)
-    ids = _checked_prompt(prompt_ids, tokenizer.n_vocab)
+    text = Continuation(
+        tokenizer, sampler, max_tokens=max_tokens, stop=stop, special=special, constraint=constraint, thinking=thinking
+    )
+    ids = checked_prompt(prompt_ids, tokenizer.n_vocab)
     cache = model.new_cache() if cache is None else cache
     if cache.n_past + len(ids) > cache.n_ctx:
         raise ContextFull(
             f"the prompt of {len(ids)} tokens does not fit: {cache.n_past} of {cache.n_ctx} are used already"
         )
-    return _events(model, ids, cache, sampler, matcher, tokenizer.stream(special=special), max_tokens)
+    return _events(model, ids, cache, text)
 
 
-def _events(
-    model: Model[C],
-    prompt_ids: list[int],
-    cache: C,
-    sampler: Sampler,
-    matcher: StopMatcher,
-    decoder: StreamDecoder,
-    max_tokens: int | None,
-) -> Generator[Event, None, None]:
-    sampler.accept(prompt_ids)
-    logits = _forward(model, prompt_ids, cache)
-    if max_tokens == 0:
-        yield Event("", None, finish_reason="length")
-        return
-    for n_generated in count(1):
-        choice = sampler.sample(logits)
-        ended = choice.token in sampler.vocab.eog_ids
-        text = "" if ended else matcher.push(decoder.push(choice.token))
-        reason: FinishReason | None = None
-        if ended:
-            reason = "stop"
-        elif n_generated == max_tokens:
-            reason = "length"
-        elif cache.n_past >= cache.n_ctx:
-            reason = "context"
-        if reason:
-            text += matcher.push(decoder.flush()) + matcher.flush()
-        if matcher.found is not None:
-            reason = "stop_sequence"
-        yield Event(text, choice.token, choice.logprob, choice.top_logprobs, reason, matcher.found)
-        if reason:
+def _events(model: Model[C], ids: list[int], cache: C, text: Continuation) -> Generator[Event, None, None]:
+    text.sampler.accept(ids)
+    while True:
+        event = text.next(_forward(model, ids, cache), room=cache.n_past < cache.n_ctx)
+        yield event
+        if event.finish_reason or event.token is None:
             return
-        logits = _forward(model, [choice.token], cache)
+        ids = [event.token]
 
 
 def _forward(model: Model[C], ids: list[int], cache: C) -> npt.NDArray[np.float32]:
@@ -189,7 +270,7 @@ def _forward(model: Model[C], ids: list[int], cache: C) -> npt.NDArray[np.float3
         raise
 
 
-def _checked_prompt(prompt_ids: Sequence[int], n_vocab: int) -> list[int]:
+def checked_prompt(prompt_ids: Sequence[int], n_vocab: int) -> list[int]:
     ids = [int(token) for token in prompt_ids]
     if not ids:
         raise RefEngineError("the prompt is empty: generation needs a token, such as BOS, to start from")

@@ -328,3 +328,63 @@ def test_new_sampler_finds_the_breakers_of_the_vocabulary() -> None:
     assert new_sampler(ToyTokenizer(), on).vocab.breakers == {NL: ((),), HASH: ((A,),)}
     assert new_sampler(ToyTokenizer(), SamplingParams()).vocab.breakers == {}
     assert new_sampler(ToyTokenizer(), SamplingParams(dry_multiplier=1.0, mirostat=2)).vocab.breakers == {}
+
+
+@dataclass
+class Spelled:
+    """Allows the tokens of one text, one after the other; then the ends of generation."""
+
+    tokens: list[int]
+    open_ended: bool = False
+    accepted: list[int] = field(default_factory=list)
+
+    def mask(self) -> np.ndarray:
+        mask = np.zeros(len(PIECES), dtype=bool)
+        mask[[self.tokens[len(self.accepted)]] if len(self.accepted) < len(self.tokens) else [EOS, END]] = True
+        return mask
+
+    def accept(self, token: int) -> None:
+        assert self.mask()[token]
+        self.accepted.append(token)
+
+    @property
+    def is_accepting(self) -> bool:
+        return len(self.accepted) >= len(self.tokens)
+
+    @property
+    def is_complete(self) -> bool:
+        return self.is_accepting and not self.open_ended
+
+
+def test_a_text_ends_where_its_grammar_has_nothing_more() -> None:
+    model = ScriptedModel([A, A, A, A])
+    constraint = Spelled([B, A, AB])
+    events = list(generate(model, [BOS], params=GREEDY, constraint=constraint))
+    assert [event.token for event in events] == [B, A, AB]
+    assert (events[-1].text, events[-1].finish_reason) == ("ab", "stop")
+
+
+def test_a_text_that_may_go_on_ends_with_a_token() -> None:
+    events = list(generate(ScriptedModel([A, A, A]), [BOS], params=GREEDY, constraint=Spelled([B], open_ended=True)))
+    assert [event.token for event in events] == [B, EOS]
+    assert [event.text for event in events] == ["b", ""]
+
+
+def test_chosen_control_tokens_are_shown() -> None:
+    from ref_engine.text.tokenizer.stream import StreamDecoder
+
+    class Spelling:
+        space_prefix = False
+
+        def token_bytes(self, id: int) -> bytes:
+            return PIECES[id]
+
+        def is_hidden(self, id: int) -> bool:
+            return id in CONTROL
+
+        def opens_text(self, id: int) -> bool:
+            return False
+
+    for special, text in ((True, "<s>a</s>"), (False, "a"), ({EOS}, "a</s>"), (frozenset(), "a")):
+        decoder = StreamDecoder(Spelling(), special=special, at_start=False)
+        assert "".join(decoder.push(id) for id in (BOS, A, EOS)) == text

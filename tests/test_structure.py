@@ -10,7 +10,9 @@ from ref_engine.archs import FAMILIES
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "ref_engine"
-SOURCES = sorted(PACKAGE.rglob("*.py"))
+APP = ROOT / "app"
+SOURCES = sorted([*PACKAGE.rglob("*.py"), *APP.rglob("*.py")])
+DIALECTS = ("anthropic", "openai", "ollama")
 
 # A module may import from its own stage and the stages before it.
 STAGES = [
@@ -21,16 +23,20 @@ STAGES = [
     {"reference"},
     {"archs", "cache", "ops", "compat", "kernels"},
     {"backends", "blocks", "tracing"},
-    {"sample", "stop", "text"},
+    {"sample", "stop", "text", "thinking"},
     {"generate"},
     {"model"},
+    {"engine"},
     {"library", "mixture", "perplexity", "plan", "quantize_file"},
     {"cli"},
+    {"app"},  # `cli/serve.py` starts it by name: it may not be installed
 ]
 STAGE = {name: i for i, names in enumerate(STAGES) for name in names}
 
 
 def part(path: Path) -> str:
+    if path.is_relative_to(APP):
+        return "app"
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
@@ -53,6 +59,51 @@ def imports(path: Path) -> set[str]:
     return found
 
 
+def app_imports(path: Path) -> set[str]:
+    """The modules of the server that a file imports, by their names under app/."""
+    found = set()
+    package = path.relative_to(APP).parts[:-1]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            above = package[: len(package) - node.level + 1]
+            names = [(node.module or "").split(".")] if node.module else [[alias.name] for alias in node.names]
+            found |= {".".join((*above, *name)) for name in names}
+    return found
+
+
+def dialect_of(module: str) -> str | None:
+    """`openai` of openai, openai.common and openai_models; None for what belongs to none."""
+    first = module.split(".")[0]
+    return next((name for name in DIALECTS if first == name or first.startswith(f"{name}_")), None)
+
+
+def test_dialects_do_not_import_each_other() -> None:
+    seen = set()
+    for path in APP.rglob("*.py"):
+        own = dialect_of(".".join(path.relative_to(APP).with_suffix("").parts))
+        others = {dialect_of(module) for module in app_imports(path)} - {None, own}
+        seen |= {own}
+        if own is not None:
+            assert not others, f"{path.relative_to(ROOT)} imports from {others}"
+    assert set(DIALECTS) <= seen
+
+
+def test_only_the_composition_roots_know_the_dialects() -> None:
+    """What is neutral does not depend on what is not."""
+    for path in APP.rglob("*.py"):
+        if dialect_of(".".join(path.relative_to(APP).with_suffix("").parts)) is None and path.name != "serve.py":
+            assert not {m for m in app_imports(path) if dialect_of(m)}, path.relative_to(ROOT)
+
+
+def test_the_server_imports_itself_by_dots() -> None:
+    """It is installed under another name than that of its folder."""
+    for path in APP.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            assert not [n for n in names if n.split(".")[0] in ("app", "ref_engine_app")], path.relative_to(ROOT)
+
+
 @pytest.mark.parametrize("path", [p for p in SOURCES if part(p) not in ("__init__", "__main__")], ids=str)
 def test_data_flows_one_way(path: Path) -> None:
     own = STAGE[part(path)]
@@ -67,10 +118,11 @@ def test_every_part_has_a_stage() -> None:
 def test_architecture_names_live_in_archs() -> None:
     """No other file compares or looks up the name of a family.
 
-    The library's catalog names models, and the file format names vocabularies after the models that had them first.
+    The library's catalog names models; vocabularies, and formats of tool calls, are named after the models that had
+    them first.
     """
     for path in SOURCES:
-        if part(path) in ("archs", "library") or PACKAGE / "text" / "tokenizer" in path.parents:
+        if part(path) in ("archs", "library") or PACKAGE / "text" in path.parents:
             continue
         strings = {n.value for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Constant)}
         named = strings & set(FAMILIES)

@@ -16,16 +16,20 @@ from typing import Any
 import click
 
 from ref_engine.cli.cp import cp
+from ref_engine.cli.create import create
 from ref_engine.cli.list import list_models
 from ref_engine.cli.logits import logits
 from ref_engine.cli.output import one_line, ready_streams, say
 from ref_engine.cli.perplexity import perplexity
 from ref_engine.cli.plan import plan
+from ref_engine.cli.ps import ps
 from ref_engine.cli.pull import pull
 from ref_engine.cli.quantize import quantize
 from ref_engine.cli.rm import rm
 from ref_engine.cli.run import run
+from ref_engine.cli.serve import serve
 from ref_engine.cli.show import show
+from ref_engine.cli.stop import stop
 from ref_engine.cli.tokenize import tokenize
 from ref_engine.errors import RefEngineError
 from ref_engine.version import __version__
@@ -116,5 +120,21 @@ def main(ctx: click.Context) -> None:
         say(ctx.get_help())
 
 
-for _command in (run, pull, list_models, show, cp, rm, tokenize, logits, perplexity, plan, quantize):
+for _command in (
+    run,
+    serve,
+    pull,
+    list_models,
+    show,
+    cp,
+    rm,
+    create,
+    ps,
+    stop,
+    tokenize,
+    logits,
+    perplexity,
+    plan,
+    quantize,
+):
     main.add_command(_command)

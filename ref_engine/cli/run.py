@@ -9,7 +9,7 @@ import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -36,6 +36,18 @@ _PATIENCE = 2.0  # seconds before saying that standard input is being waited for
 @click.option("--seed", type=int, metavar="N", help="Repeatable answers.")
 @click.option("--max-tokens", type=click.IntRange(min=0), metavar="N", help="Length of an answer at most.")
 @click.option("--stop", multiple=True, metavar="TEXT", help="End the answer before this text; may be repeated.")
+@click.option(
+    "--json-schema",
+    type=click.File(encoding="utf-8"),
+    metavar="FILE",
+    help="The answer is JSON that meets this schema.",
+)
+@click.option(
+    "--grammar",
+    type=click.File(encoding="utf-8"),
+    metavar="FILE",
+    help="The answer obeys a grammar: GBNF (with a rule `root`), or Lark (with `start`) in a file called .lark.",
+)
 @click.option("--raw", is_flag=True, help="No chat template: continue the prompt as it is.")
 @engine_options
 @click.option("-v", "--verbose", is_flag=True, help="Timings on stderr.")
@@ -51,6 +63,8 @@ def run(
     seed: int | None,
     max_tokens: int | None,
     stop: tuple[str, ...],
+    json_schema: TextIO | None,
+    grammar: TextIO | None,
     raw: bool,
     verbose: bool,
     as_json: bool,
@@ -67,12 +81,15 @@ def run(
     temperature 0.2, top_p 0.9 and an empty system prompt.
     """
     from ref_engine.cli.chat import Chat, timings
+    from ref_engine.cli.grammar import read_grammar
     from ref_engine.cli.session import Session
 
     text = _prompt(prompt)
     if text is None and as_json:
         raise click.UsageError("--json needs a PROMPT")
     sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p, "seed": seed}
+    if json_schema is not None and grammar is not None:
+        raise click.UsageError("give either --json-schema or --grammar")
     given: dict[str, Any] = {name: value for name, value in sampling.items() if value is not None}
     path, settings, messages = _model(model)
     settings = replace(
@@ -84,6 +101,7 @@ def run(
     )
     began = time.perf_counter()
     session = Session(load_model(path, **engine), raw=raw)
+    session.grammar = read_grammar(json_schema, grammar, session.model.tokenizer)
     load_s = time.perf_counter() - began
     if session.template is None:
         if system is not None:

@@ -20,6 +20,7 @@ from ref_engine.text.chat.template import ChatTemplate
 
 if TYPE_CHECKING:
     from ref_engine.model import Model
+    from ref_engine.text.grammar import Grammar
 
 Message = dict[str, Any]
 _PASS = 128  # prompt tokens between two steps of the progress bar
@@ -55,6 +56,7 @@ class Session:
         self.model = model
         self.template = None if raw or model.chat_template is None else _template(model, model.chat_template)
         self.timing = Timing()
+        self.grammar: Grammar | None = None  # what answers must obey
         self.seed: int | None = None  # the one that the last answer was drawn with
         self._cache = model.new_cache()
         self._ids: list[int] = []  # what has been given to the cache; it holds the first n_past of them
@@ -109,7 +111,13 @@ class Session:
         n = self._prefill(ids, n, progress or Nothing())
         sampler.accept(ids[:n])
         events = generate(
-            self.model, ids[n:], max_tokens=settings.max_tokens, stop=settings.stop, cache=cache, sampler=sampler
+            self.model,
+            ids[n:],
+            max_tokens=settings.max_tokens,
+            stop=settings.stop,
+            cache=cache,
+            sampler=sampler,
+            constraint=None if self.grammar is None else self.grammar.constraint(),
         )
         return self._timed(events, began)
 

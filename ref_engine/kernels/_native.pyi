@@ -4,15 +4,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 F32 = NDArray[np.float32]
+Ids = NDArray[np.int32]
+ExpertMap = tuple["Stack", F32 | None, F32 | None]
 
 BLOCK_KINDS: tuple[str, ...]
 PLAIN_KINDS: tuple[str, ...]
 GLU_KINDS: tuple[str, ...]
+ACTIVATION_KINDS: tuple[str, ...]
 ISAS: tuple[str, ...]
 HAS_OPENMP: bool
 
 def compiled_isas() -> tuple[str, ...]: ...
 def cpu_isas() -> tuple[str, ...]: ...
+def inside(ids: Ids, n: int) -> bool: ...
 
 class Packed:
     kind: int
@@ -20,6 +24,16 @@ class Packed:
     columns: int
     nbytes: int
     def __init__(self, type: str, data: NDArray[np.uint8], rows: int, columns: int, n_threads: int) -> None: ...
+
+class Stack:
+    kind: int
+    experts: int
+    rows: int
+    columns: int
+    def __init__(self, type: str, experts: int, rows: int, columns: int) -> None: ...
+    def put(self, e: int, w: Packed) -> None: ...
+    def lay(self, data: NDArray[np.uint8]) -> None: ...
+    def missing(self, ids: Ids) -> list[int]: ...
 
 class Table:
     name: str
@@ -39,8 +53,26 @@ class Table:
         window: int,
         cap: float,
         inverse_cap: float,
+        sinks: F32 | None,
         out: F32,
         n_threads: int,
     ) -> None: ...
-    def glu(self, activation: str, gate: F32, up: F32, y: F32, n_threads: int) -> None: ...
+    def glu(
+        self, activation: str, constants: tuple[float, ...], gate: F32, up: F32, y: F32, n_threads: int
+    ) -> None: ...
+    def moe(
+        self,
+        x: F32,
+        ids: Ids,
+        weights: F32,
+        up: ExpertMap,
+        gate: ExpertMap | None,
+        down: ExpertMap,
+        activation: str,
+        constants: tuple[float, ...],
+        fused: bool,
+        weigh_input: bool,
+        out: F32,
+        n_threads: int,
+    ) -> None: ...
     def soft_cap(self, x: F32, inverse_cap: float, cap: float, y: F32, n_threads: int) -> None: ...

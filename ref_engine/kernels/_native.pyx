@@ -5,8 +5,8 @@ Arrays are C-contiguous float32 unless said otherwise; Cython refuses others wit
 """
 
 from libc.stddef cimport ptrdiff_t, size_t
-from libc.stdint cimport int64_t, uint8_t
-from libc.stdlib cimport free
+from libc.stdint cimport int32_t, int64_t, uint8_t
+from libc.stdlib cimport calloc, free
 from libc.math cimport isfinite
 
 
@@ -22,14 +22,34 @@ cdef extern from "table.h" nogil:
         const float *q
         const void *k
         const void *v
+        ptrdiff_t v_key, v_head
+        const float *sinks
         int half
         const int64_t *positions
-        ptrdiff_t T, H, K, Hd, S
+        ptrdiff_t T, H, K, Hd, Vd, S
         float scale
         ptrdiff_t window
         float cap, inverse_cap
         float *out
         float *scratch
+
+    ctypedef struct expert_map:
+        int kind
+        ptrdiff_t rows, columns
+        const uint8_t **data
+        const float *bias
+        const float *scale
+
+    ctypedef struct moe_args:
+        const float *x
+        const float *weights
+        const int32_t *ids
+        ptrdiff_t T, k, E
+        expert_map up, gate, down
+        int unit, gated, fused, weigh_input
+        float constants[2]
+        float *out
+        uint8_t *scratch
 
     ctypedef struct kernel_table:
         const char *name
@@ -43,8 +63,10 @@ cdef extern from "table.h" nogil:
                      float *, int) noexcept nogil
         size_t (*attend_scratch)(const attend_args *, int) noexcept nogil
         void (*attend)(const attend_args *, int) noexcept nogil
-        void (*glu)(int, const float *, const float *, ptrdiff_t, float *, int) noexcept nogil
+        void (*glu)(int, const float *, const float *, const float *, ptrdiff_t, float *, int) noexcept nogil
         void (*soft_cap)(const float *, ptrdiff_t, float, float, float *, int) noexcept nogil
+        size_t (*moe_scratch)(const moe_args *) noexcept nogil
+        void (*moe)(const moe_args *, int) noexcept nogil
 
     const kernel_table *ref_engine_table(int isa)
     int ref_engine_cpu_has(int isa)
@@ -57,7 +79,9 @@ cdef extern from "table.h" nogil:
 # In the order of the C enums.
 BLOCK_KINDS = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K")
 PLAIN_KINDS = ("F32", "F16", "BF16")
-GLU_KINDS = ("silu", "gelu", "relu")
+GLU_KINDS = ("silu", "gelu", "relu", "relu_sqr", "swiglu_oai", "swiglu_clamp", "swiglu_limit", "situ")
+ACTIVATION_KINDS = GLU_KINDS[:4]  # that need no gate
+cdef tuple _GLU_CONSTANTS = (0, 0, 0, 0, 2, 1, 1, 2)
 ISAS = ("baseline", "avx2", "avx512", "avx512_vnni")
 cdef tuple _BLOCK_BYTES = (18, 20, 22, 24, 34, 144, 176, 210)
 cdef tuple _PLAIN_BYTES = (4, 2, 2)
@@ -111,6 +135,111 @@ cdef class Packed:
 
     def __dealloc__(self):
         free(self.data)
+
+
+def inside(const int32_t[:, ::1] ids, ptrdiff_t n):
+    """Whether all ids are within 0 .. n - 1."""
+    cdef ptrdiff_t t, r
+    for t in range(ids.shape[0]):
+        for r in range(ids.shape[1]):
+            if not 0 <= ids[t, r] < n:
+                return False
+    return True
+
+
+cdef int _unit(str name, tuple constants, bint gated, float *out) except -1:
+    """The number of a gated unit, or of an activation without a gate; its constants into out."""
+    cdef int kind = _index(GLU_KINDS if gated else ACTIVATION_KINDS, name, "activation")
+    if len(constants) != (_GLU_CONSTANTS[kind] if gated else 0):
+        raise ValueError(f"activation {name!r} does not take {len(constants)} constants")
+    for i, c in enumerate(constants):
+        out[i] = c
+    return kind
+
+
+cdef class Stack:
+    """Where the matrices (rows, columns) of E experts are, those that were put here; all of one type."""
+
+    cdef const uint8_t **data
+    cdef list held
+    cdef const uint8_t[::1] stored
+    cdef readonly int kind
+    cdef readonly ptrdiff_t experts, rows, columns
+
+    def __cinit__(self, str type, ptrdiff_t experts, ptrdiff_t rows, ptrdiff_t columns):
+        """Raises ValueError for a type without a kernel or columns that are not whole blocks, MemoryError."""
+        if type in PLAIN_KINDS:
+            self.kind = W_KINDS + PLAIN_KINDS.index(type)
+        else:
+            self.kind = _index(BLOCK_KINDS, type, "weight type")
+            _blocks(self.kind, columns)
+        if experts < 1 or rows < 1 or columns < 1:
+            raise ValueError(f"a stack of {experts} experts of {rows} x {columns}")
+        self.experts, self.rows, self.columns = experts, rows, columns
+        self.held = [None] * experts
+        self.data = <const uint8_t **>calloc(experts, sizeof(uint8_t *))
+        if self.data == NULL:
+            raise MemoryError(f"places of {experts} experts")
+
+    def __dealloc__(self):
+        free(self.data)
+
+    def put(self, ptrdiff_t e, Packed w not None):
+        """Expert e of a block type."""
+        if not 0 <= e < self.experts or w.kind != self.kind or w.rows != self.rows or w.columns != self.columns:
+            raise ValueError(f"expert {e} of {w.rows} x {w.columns} does not fit {self.experts} of "
+                             f"{self.rows} x {self.columns}")
+        self.held[e] = w
+        self.data[e] = w.data
+
+    def lay(self, const uint8_t[::1] data not None):
+        """All experts of a plain type, as they lie in the file."""
+        if self.kind < W_KINDS:
+            raise ValueError("only plain weights are used as they lie in the file")
+        cdef object size = int(self.rows) * int(self.columns) * _PLAIN_BYTES[self.kind - W_KINDS]
+        if data.shape[0] != size * self.experts:
+            raise ValueError(f"{data.shape[0]} bytes, expected {size * self.experts}")
+        cdef ptrdiff_t e, step = size
+        self.stored = data
+        for e in range(self.experts):
+            self.data[e] = &data[0] + e * step
+
+    def missing(self, const int32_t[:, ::1] ids):
+        """Those of the experts that are not here, in order of their numbers; ids are checked by `inside`."""
+        cdef ptrdiff_t t, r, e
+        wanted = set()
+        for t in range(ids.shape[0]):
+            for r in range(ids.shape[1]):
+                e = ids[t, r]
+                if not 0 <= e < self.experts:
+                    raise ValueError(f"expert {e} is not one of 0..{self.experts - 1}")
+                if self.data[e] == NULL:
+                    wanted.add(e)
+        return sorted(wanted)
+
+
+cdef int _expert_map(expert_map *m, tuple part, ptrdiff_t E, const int32_t[:, ::1] ids) except -1:
+    """part: (Stack, bias (E, rows) or None, scale (E,) or None), which the caller holds."""
+    cdef Stack stack = part[0]
+    cdef const float[:, ::1] bias = part[1]
+    cdef const float[::1] scale = part[2]
+    cdef ptrdiff_t t, r
+    m.kind, m.rows, m.columns, m.data, m.bias, m.scale = stack.kind, stack.rows, stack.columns, stack.data, NULL, NULL
+    if stack.experts != E:
+        raise ValueError(f"stacks of {E} and {stack.experts} experts")
+    if bias is not None:
+        if bias.shape[0] != E or bias.shape[1] != stack.rows:
+            raise ValueError(f"a bias of {bias.shape[0]} x {bias.shape[1]} for {E} experts of {stack.rows} rows")
+        m.bias = &bias[0, 0]
+    if scale is not None:
+        if scale.shape[0] != E:
+            raise ValueError(f"{scale.shape[0]} factors for {E} experts")
+        m.scale = &scale[0]
+    for t in range(ids.shape[0]):
+        for r in range(ids.shape[1]):
+            if not 0 <= ids[t, r] < E or stack.data[ids[t, r]] == NULL:
+                raise ValueError(f"expert {ids[t, r]} is not here")
+    return 0
 
 
 cdef class Table:
@@ -224,22 +353,31 @@ cdef class Table:
         with nogil:
             self.c.rope(&x[0, 0, 0], &cos[0, 0], &sin[0, 0], T, H, Hd, half, adjacent, &y[0, 0, 0], n_threads)
 
-    def attend(self, const float[:, :, ::1] q, const uint8_t[:, :, ::1] k, const uint8_t[:, :, ::1] v, bint half,
+    def attend(self, const float[:, :, ::1] q, const uint8_t[:, :, ::1] k, const uint8_t[:, :, :] v, bint half,
                const int64_t[::1] positions, float scale, ptrdiff_t window, float cap, float inverse_cap,
-               float[:, ::1] out, int n_threads):
-        """q (T, H, Hd), positions (T,), bytes of keys and values (S, K, Hd), float16 if `half`, else float32, into
-        out (T, H * Hd), as reference attend_ordered. window 0: all keys; cap 0: none."""
+               const float[::1] sinks, float[:, ::1] out, int n_threads):
+        """q (T, H, Hd), positions (T,), bytes of keys (S, K, Hd) and values (S, K, Vd), float16 if `half`, else
+        float32, into out (T, H * Vd), as reference attend_ordered. Values may be a part of something wider. window 0:
+        all keys; cap 0: none; sinks (H,) or None."""
         cdef attend_args a
-        cdef ptrdiff_t t, width = q.shape[2] * (2 if half else 4)
+        cdef ptrdiff_t t, item = 2 if half else 4
         _checked_threads(n_threads)
         a.T, a.H, a.Hd, a.S, a.K = q.shape[0], q.shape[1], q.shape[2], k.shape[0], k.shape[1]
-        if a.K < 1 or a.Hd < 1 or a.S < 1 or a.H < 1 or a.H % a.K or k.shape[2] != width:
+        a.Vd = v.shape[2] // item
+        if a.K < 1 or a.Hd < 1 or a.S < 1 or a.H < 1 or a.H % a.K or k.shape[2] != a.Hd * item:
             raise ValueError(f"attention of {a.H} heads over {a.K} of width {a.Hd}, {a.S} keys of {k.shape[2]} bytes: "
                              "shapes do not fit")
-        if v.shape[0] != a.S or v.shape[1] != a.K or v.shape[2] != width:
+        if v.shape[0] != a.S or v.shape[1] != a.K or a.Vd < 1 or v.shape[2] != a.Vd * item:
             raise ValueError("attention: keys and values differ in shape")
-        if positions.shape[0] != a.T or out.shape[0] != a.T or out.shape[1] != a.H * a.Hd:
+        if v.strides[2] != 1 or v.strides[0] % item or v.strides[1] % item:
+            raise ValueError("attention: a key's values do not follow each other")
+        if positions.shape[0] != a.T or out.shape[0] != a.T or out.shape[1] != a.H * a.Vd:
             raise ValueError("attention: queries, positions and output do not fit")
+        a.sinks = NULL
+        if sinks is not None:
+            if sinks.shape[0] != a.H:
+                raise ValueError(f"attention: {sinks.shape[0]} sinks for {a.H} heads")
+            a.sinks = &sinks[0]
         if window < 0 or not isfinite(cap):
             raise ValueError(f"attention: window {window}, cap {cap}")
         for t in range(a.T):
@@ -249,6 +387,7 @@ cdef class Table:
             return
         a.half, a.scale, a.window, a.cap, a.inverse_cap = half, scale, window, cap, inverse_cap
         a.q, a.k, a.v = &q[0, 0, 0], &k[0, 0, 0], &v[0, 0, 0]
+        a.v_key, a.v_head = v.strides[0], v.strides[1]
         a.positions, a.out = &positions[0], &out[0, 0]
         self._reserve(self.c.attend_scratch(&a, n_threads) * sizeof(float))
         a.scratch = <float *>self.scratch
@@ -258,9 +397,11 @@ cdef class Table:
         finally:
             self.busy = False
 
-    def glu(self, str activation, const float[:, ::1] gate, const float[:, ::1] up, float[:, ::1] y, int n_threads):
-        """activation(gate) * up into y, all (T, F)."""
-        cdef int kind = _index(GLU_KINDS, activation, "activation")
+    def glu(self, str activation, tuple constants, const float[:, ::1] gate, const float[:, ::1] up, float[:, ::1] y,
+            int n_threads):
+        """activation(gate) * up, or the unit of that name, into y, all (T, F)."""
+        cdef float c[2]
+        cdef int kind = _unit(activation, constants, True, c)
         cdef ptrdiff_t T = gate.shape[0], F = gate.shape[1]
         _checked_threads(n_threads)
         if up.shape[0] != T or up.shape[1] != F or y.shape[0] != T or y.shape[1] != F:
@@ -268,7 +409,46 @@ cdef class Table:
         if T * F == 0:
             return
         with nogil:
-            self.c.glu(kind, &gate[0, 0], &up[0, 0], T * F, &y[0, 0], n_threads)
+            self.c.glu(kind, c, &gate[0, 0], &up[0, 0], T * F, &y[0, 0], n_threads)
+
+    def moe(self, const float[:, ::1] x, const int32_t[:, ::1] ids, const float[:, ::1] weights, tuple up, tuple gate,
+            tuple down, str activation, tuple constants, bint fused, bint weigh_input, float[:, ::1] out,
+            int n_threads):
+        """x (T, D), ids (T, k), weights (T, k) into out (T, D), as reference moe_ffn. up, gate, down: (Stack, bias,
+        scale), gate None where there is none. fused: the first half of up's rows, whole groups of 16, is the gate."""
+        cdef moe_args a
+        cdef ptrdiff_t E = (<Stack>up[0]).experts, F
+        _checked_threads(n_threads)
+        a.T, a.k, a.E = x.shape[0], ids.shape[1], E
+        a.fused, a.gated, a.weigh_input = fused, fused or gate is not None, weigh_input
+        a.gate.rows = a.gate.columns = a.gate.kind = 0
+        if ids.shape[0] != a.T or weights.shape[0] != a.T or weights.shape[1] != a.k or out.shape[0] != a.T:
+            raise ValueError(f"experts: {a.T} tokens, {ids.shape[0]} x {a.k} ids, {weights.shape[0]} x "
+                             f"{weights.shape[1]} weights, {out.shape[0]} outputs do not fit")
+        if a.T == 0:
+            return
+        if a.k < 1 or (fused and gate is not None):
+            raise ValueError(f"experts: {a.k} for a token, fused {bool(fused)}")
+        _expert_map(&a.up, up, E, ids)
+        _expert_map(&a.down, down, E, ids)
+        F = a.down.columns
+        if a.up.rows != (2 * F if fused else F) or (fused and F % 16):
+            raise ValueError(f"experts: {a.up.rows} rows up do not fit {F} columns down")
+        if gate is not None:
+            _expert_map(&a.gate, gate, E, ids)
+            if a.gate.rows != F or a.gate.columns != a.up.columns:
+                raise ValueError(f"experts: gate of {a.gate.rows} x {a.gate.columns}, up of {F} x {a.up.columns}")
+        if x.shape[1] != a.up.columns or out.shape[1] != a.down.rows:
+            raise ValueError(f"experts: input of {x.shape[1]}, output of {out.shape[1]} do not fit")
+        a.unit = _unit(activation, constants, a.gated, a.constants)
+        a.x, a.ids, a.weights, a.out, a.scratch = &x[0, 0], &ids[0, 0], &weights[0, 0], &out[0, 0], NULL
+        self._reserve(self.c.moe_scratch(&a))
+        a.scratch = self.scratch
+        try:
+            with nogil:
+                self.c.moe(&a, n_threads)
+        finally:
+            self.busy = False
 
     def soft_cap(self, const float[::1] x, float inverse_cap, float cap, float[::1] y, int n_threads):
         """tanh(x * inverse_cap) * cap into y, as reference soft_cap."""

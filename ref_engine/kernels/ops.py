@@ -25,7 +25,8 @@ from ref_engine.weights import Weight
 _PACKED = "rows of 16"
 
 
-def _f32(x: NDArray[Any]) -> F32:
+def as_f32(x: NDArray[Any]) -> F32:
+    """Contiguous float32: x itself where it is that already."""
     return np.ascontiguousarray(x, np.float32)
 
 
@@ -65,7 +66,7 @@ class Kernels:
         """As reference linears_q8; x is rounded once for all weights of a kind.
 
         Types without a kernel (`has_kernel`) take the reference product."""
-        x = _f32(x)
+        x = as_f32(x)
         for weight, _ in maps:
             if x.shape[-1] != weight.shape[-1]:
                 raise ValueError(f"{weight.name}: input of width {x.shape[-1]}, weight of width {weight.shape[-1]}")
@@ -86,7 +87,7 @@ class Kernels:
         """As reference rms_norm: (..., D) -> (..., D)."""
         if weight is not None and weight.ndim > 1:  # rows of weights, one for each head
             return self.rms_norm(x, None, eps) * weight
-        x = _f32(x)
+        x = as_f32(x)
         y = np.empty_like(x)
         n = x.shape[-1]
         self.table.rms_norm(x.reshape(-1, n), weight, eps, y.reshape(-1, n), self.n_threads)
@@ -94,7 +95,7 @@ class Kernels:
 
     def rope(self, x: F32, cos: F32, sin: F32, pairing: Pairing) -> F32:
         """As reference rope: x (T, H, Hd), cos and sin (T, n_rot / 2)."""
-        x = _f32(x)
+        x = as_f32(x)
         y = np.empty_like(x)
         self.table.rope(x, cos, sin, pairing == "adjacent", y, self.n_threads)
         return y
@@ -114,20 +115,22 @@ class Kernels:
         seen: NDArray[np.bool_] | None = None,
         tap: Tap | None = None,
     ) -> F32:
-        """As reference attend_ordered: q (T, H, Hd), k and v (S, K, Hd) float32 or float16 -> (T, H * Hd).
+        """As reference attend_ordered: q (T, H, Hd), k (S, K, Hd), v (S, K, Vd) float32 or float16 -> (T, H * Vd).
 
-        What the kernel does not know (sinks, slopes, other masks, values of another width) runs the definition."""
-        special = any(x is not None for x in (tap, sinks, slopes, seen)) or k.shape[-1] != v.shape[-1]
-        if special:
+        Values may be a part of something wider, as those of latent attention are of the keys. What the kernel does not
+        know (slopes, other masks) runs the definition."""
+        if any(x is not None for x in (tap, slopes, seen)):
             return attention.attend_ordered(
                 q, k, v, positions, scale=scale, window=window, cap=cap, sinks=sinks, slopes=slopes, seen=seen, tap=tap
             )
-        out: F32 = np.empty((q.shape[0], q.shape[1] * q.shape[2]), np.float32)
+        out: F32 = np.empty((q.shape[0], q.shape[1] * v.shape[-1]), np.float32)
         half = k.dtype == np.float16
         kind = np.float16 if half else np.float32
-        k, v = np.ascontiguousarray(k, kind), np.ascontiguousarray(v, kind)
+        k, v = np.ascontiguousarray(k, kind), np.asarray(v, kind)
+        if v.strides[-1] != v.itemsize:
+            v = np.ascontiguousarray(v)
         self.table.attend(
-            _f32(q),
+            as_f32(q),
             k.view(np.uint8),
             v.view(np.uint8),
             half,
@@ -136,24 +139,22 @@ class Kernels:
             window or 0,
             cap or 0.0,
             1 / cap if cap else 0.0,
+            None if sinks is None else as_f32(sinks),
             out,
             self.n_threads,
         )
         return out
 
     def glu(self, gate: F32, up: F32, activation: str, constants: tuple[float, ...] = ()) -> F32:
-        """As reference glu: (T, F), (T, F) -> (T, F). Raises ValueError for an unknown activation.
-
-        What has no kernel runs the definition."""
-        if activation not in native.GLU_KINDS and activation in (*ffn.UNITS, *ffn.ACTIVATIONS):
-            return ffn.glu(gate, up, activation, constants)
+        """As reference glu: (T, F), (T, F) -> (T, F). Raises ValueError for an unknown activation."""
         y = np.empty(gate.shape, np.float32)
-        self.table.glu(activation, _f32(gate), _f32(up), y, self.n_threads)
+        constants = constants if activation in ffn.UNITS else ()
+        self.table.glu(activation, constants, as_f32(gate), as_f32(up), y, self.n_threads)
         return y
 
     def soft_cap(self, x: F32, cap: float) -> F32:
         """As reference soft_cap, any shape."""
-        x = _f32(x)
+        x = as_f32(x)
         y = np.empty_like(x)
         self.table.soft_cap(x.reshape(-1), 1 / cap, cap, y.reshape(-1), self.n_threads)
         return y

@@ -6,6 +6,7 @@ params.py        every option, checked                           sampler.py    t
 history
 """
 
+from ref_engine.sample.constraint import ClosingConstraint, Constraint
 from ref_engine.sample.distribution import Logits, best, check_logits, log_sum_exp, softmax
 from ref_engine.sample.filters import (
     dynamic_temperature,
@@ -27,6 +28,8 @@ __all__ = [
     "GREEDY",
     "Breakers",
     "Choice",
+    "ClosingConstraint",
+    "Constraint",
     "Logits",
     "Sampler",
     "SamplingParams",

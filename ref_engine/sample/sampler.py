@@ -75,10 +75,28 @@ class Sampler:
                 raise RefEngineError(f"token {token} is outside the vocabulary of {self.vocab.n_vocab}")
         self.history += ids
 
-    def sample(self, logits: npt.NDArray[np.generic]) -> Choice:
-        """Choose the next token from logits (V,), any float type; see `check_logits` for what is refused."""
+    def sample(self, logits: npt.NDArray[np.generic], allowed: npt.NDArray[np.bool_] | None = None) -> Choice:
+        """Choose the next token from logits (V,), any float type; see `check_logits` for what is refused.
+
+        allowed: (V,) the tokens that a grammar leaves; log-probabilities are those without it.
+        """
         raw = check_logits(np.asarray(logits), self.vocab.n_vocab)
-        token = self._pick(raw)
+        token = self._pick(raw if allowed is None else _only(raw, allowed))
+        return self._choice(raw, token)
+
+    def force(self, logits: npt.NDArray[np.generic], token: int) -> Choice:
+        """The token that comes next whatever the logits say, with its log-probability."""
+        raw = check_logits(np.asarray(logits), self.vocab.n_vocab)
+        if not 0 <= token < self.vocab.n_vocab:
+            raise RefEngineError(f"token {token} is outside the vocabulary of {self.vocab.n_vocab}")
+        return self._choice(raw, token)
+
+    def replace(self, logits: npt.NDArray[np.generic], token: int) -> Choice:
+        """This token instead of the one that has just been chosen from the same logits."""
+        del self.history[-1:]
+        return self.force(logits, token)
+
+    def _choice(self, raw: Logits, token: int) -> Choice:
         self.history.append(token)
         total = log_sum_exp(raw)
         top = tuple(TokenLogprob(int(i), float(raw[i]) - total) for i in best(raw, self.logprobs))
@@ -153,6 +171,16 @@ class Sampler:
 
     def _last(self, n: int) -> Sequence[int]:
         return self.history if n < 0 else self.history[-n:] if n else ()
+
+
+def _only(values: Logits, allowed: npt.NDArray[np.bool_]) -> Logits:
+    """A copy without the tokens that are not allowed. RefEngineError where none is left."""
+    if allowed.shape != values.shape:
+        raise RefEngineError(f"the mask of a grammar has shape {allowed.shape}, the logits {values.shape}")
+    left = np.where(allowed, values, REMOVED)
+    if float(left.max()) == -math.inf:
+        raise RefEngineError("the grammar allows no token that has a probability")
+    return left
 
 
 def _compact(ids: npt.NDArray[np.intp] | None, values: Logits) -> tuple[npt.NDArray[np.intp], Logits]:

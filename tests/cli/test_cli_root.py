@@ -12,7 +12,10 @@ from ref_engine.cli import main
 from ref_engine.errors import RefEngineError
 from ref_engine.version import __version__
 
-COMMANDS = ("run", "pull", "list", "show", "cp", "rm", "tokenize", "logits", "perplexity", "plan", "quantize")
+COMMANDS = (
+    "run", "serve", "pull", "list", "show", "cp", "rm", "create", "ps", "stop", "tokenize", "logits", "perplexity",
+    "plan", "quantize",
+)  # fmt: skip
 
 
 def only_line(result: Result) -> str:

@@ -199,3 +199,49 @@ def test_smollm2_knows_the_capital_of_france(process: Process, smollm2: Path) ->
         "run", str(smollm2), "--raw", "--temperature", "0", "--max-tokens", "1", input=b"The capital of France is\n"
     )
     assert done.stdout == b" Paris\n"
+
+
+def test_an_answer_that_must_obey_a_grammar(invoke: Invoke, bigram: str, tmp_path: Path) -> None:
+    """The model would say yz; the grammar asks for more, and ends the text where it is met."""
+    gbnf, lark = tmp_path / "g.gbnf", tmp_path / "g.lark"
+    gbnf.write_text('root ::= [yz]{2} "q" [0-4]')
+    lark.write_text("start: /[a-z]/ /[0-9]{3}/")
+    assert invoke("run", bigram, "x", "--grammar", str(gbnf), "--temperature", "0").stdout in [
+        f"yzq{i}\n" for i in range(5)
+    ]
+    shown = json.loads(invoke("run", bigram, "x", "--grammar", str(lark), "--temperature", "0", "--json").stdout)
+    assert shown["text"].startswith("y") and shown["text"][1:].isdigit() and len(shown["text"]) == 4
+    assert shown["finish_reason"] == "stop"
+
+
+def test_an_answer_that_must_meet_a_schema(invoke: Invoke, bigram: str, tmp_path: Path) -> None:
+    schema = tmp_path / "s.json"
+    schema.write_text('{"type": "object", "properties": {"n": {"enum": [12, 17]}}, "required": ["n"]}')
+    answer = invoke("run", bigram, "x", "--json-schema", str(schema), "--temperature", "0").stdout
+    assert json.loads(answer) == {"n": 12}  # 2 follows 1 in this model
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "error"),
+    [
+        ("--json-schema", "{", "file: "),
+        ("--json-schema", '{"type": "nonsense"}', "nonsense"),
+        ("--json-schema", b"\xff", "file: "),
+        ("--grammar", "root ::= x", "rule 'x' is not defined"),
+        ("--grammar", b"\xff", "file: "),
+    ],
+)
+def test_a_grammar_that_is_none(
+    invoke: Invoke, bigram: str, tmp_path: Path, option: str, text: str | bytes, error: str
+) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    result = invoke("run", bigram, "x", option, str(file))
+    assert result.exit_code == 2 and error in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_one_grammar_at_most(invoke: Invoke, bigram: str, tmp_path: Path) -> None:
+    file = tmp_path / "g"
+    file.write_text('root ::= "a"')
+    result = invoke("run", bigram, "x", "--grammar", str(file), "--json-schema", str(file))
+    assert result.exit_code == 2 and "either" in result.stderr

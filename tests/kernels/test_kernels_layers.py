@@ -27,14 +27,26 @@ def every_kind() -> F32:
     return np.concatenate([bits, np.array(ends, np.float32), np.linspace(-110, 110, 20001, dtype=np.float32)])[None]
 
 
-@pytest.mark.parametrize("activation", ["silu", "gelu", "relu"])
+UNITS = {
+    "silu": (), "gelu": (), "relu": (), "relu_sqr": (), "swiglu_oai": (1.702, 7.0), "swiglu_clamp": (0.7,),
+    "swiglu_limit": (0.3,), "situ": (4.0, 25.0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("activation", UNITS)
 def test_glu(activation: str, kernels: Kernels, same_bits: Same) -> None:
-    x = every_kind()
-    with np.errstate(all="ignore"):
-        same_bits(kernels.glu(x, np.ones_like(x), activation), glu(x, np.ones_like(x), activation))
+    x, constants = every_kind(), UNITS[activation]
+    for gate, up in ((x, np.ones_like(x)), (np.ones_like(x), x), (x, x)):
+        with np.errstate(all="ignore"):
+            same_bits(kernels.glu(gate, up, activation, constants), glu(gate, up, activation, constants))
     for shape in ((1, 1), (3, 17), (2, 40000)):
         gate, up = numbers(*shape, size=5), numbers(*shape, seed=1)
-        same_bits(kernels.glu(gate, up, activation), glu(gate, up, activation))
+        same_bits(kernels.glu(gate, up, activation, constants), glu(gate, up, activation, constants))
+
+
+def test_situ_without_its_second_bound(kernels: Kernels, same_bits: Same) -> None:
+    gate, up = numbers(3, 17, size=5), numbers(3, 17, seed=1, size=9)
+    same_bits(kernels.glu(gate, up, "situ", (4.0, 0.0)), glu(gate, up, "situ", (4.0, 0.0)))
 
 
 def test_soft_cap(kernels: Kernels, same_bits: Same) -> None:
@@ -84,6 +96,43 @@ def test_attend(case: tuple[int, ...], kind: type, kernels: Kernels, same_bits: 
     same_bits(kernels.attend(*args, **options), attend_ordered(*args, **options))
 
 
+# T, H, K, Hd, Vd, S, window, sinks: decode and prefill, narrower and wider values, those of gpt-oss, MiMo and MLA
+WIDTHS = [
+    (1, 4, 2, 64, 64, 33, 9, True),
+    (17, 4, 2, 64, 64, 50, None, True),
+    (1, 4, 2, 48, 32, 37, None, False),
+    (9, 4, 2, 24, 83, 40, 7, True),
+    (6, 3, 1, 72, 64, 20, None, False),
+]
+
+
+@pytest.mark.parametrize("case", WIDTHS, ids=str)
+@pytest.mark.parametrize("kind", [np.float16, np.float32])
+def test_attend_with_sinks_and_values_of_another_width(
+    case: tuple[int, ...], kind: type, kernels: Kernels, same_bits: Same
+) -> None:
+    tokens, heads, kv, width, value_width, keys, window, with_sinks = case
+    q, k = numbers(tokens, heads, width, size=3), numbers(keys, kv, width, seed=1).astype(kind)
+    v = numbers(keys, kv, value_width, seed=2).astype(kind)
+    sinks = numbers(heads, seed=3, size=6) if with_sinks else None
+    args = (q, k, v, np.arange(keys - tokens, keys))
+    options = dict(scale=width**-0.5, window=window, cap=None, sinks=sinks)
+    same_bits(kernels.attend(*args, **options), attend_ordered(*args, **options))
+    if value_width < width:  # a part of the keys, as in latent attention
+        args = (q, k, k[..., :value_width], args[3])
+        same_bits(kernels.attend(*args, **options), attend_ordered(*args, **options))
+
+
+@pytest.mark.parametrize("sink", [np.inf, -np.inf, np.nan, 200.0, -200.0])
+def test_attend_with_extreme_sinks(sink: float, kernels: Kernels, same_bits: Same) -> None:
+    q, k, v = numbers(5, 2, 32), numbers(20, 1, 32, seed=1), numbers(20, 1, 32, seed=2)
+    k[17, 0, 4] = np.nan
+    options = dict(scale=0.2, sinks=np.array([sink, 0.5], np.float32))
+    with np.errstate(all="ignore"):
+        want = attend_ordered(q, k, v, np.arange(15, 20), **options)
+    same_bits(kernels.attend(q, k, v, np.arange(15, 20), **options), want)
+
+
 @pytest.mark.parametrize("kind", [np.float16, np.float32])
 def test_attend_with_values_that_are_not_finite(kind: type, kernels: Kernels, same_bits: Same) -> None:
     """A later token's infinity reaches no earlier one; a NaN score makes its own query's output NaN."""
@@ -115,6 +164,8 @@ def test_shapes_and_positions_that_do_not_fit_are_refused(kernels: Kernels) -> N
         kernels.attend(q, k, k[:4], np.array([3, 4]), scale=1.0)
     with pytest.raises(ValueError, match="shapes do not fit"):
         kernels.attend(numbers(2, 3, 16), k, k, np.array([3, 4]), scale=1.0)
+    with pytest.raises(ValueError, match="3 sinks for 4 heads"):
+        kernels.attend(q, k, k, np.array([3, 4]), scale=1.0, sinks=numbers(3))
     with pytest.raises(ValueError, match="positions"):
         kernels.attend(q, k, k, np.array([4]), scale=1.0)
     with pytest.raises(ValueError, match="shapes do not fit"):

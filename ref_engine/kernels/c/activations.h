@@ -93,15 +93,23 @@ OP void round256(const float *x, uint8_t *block, int n, int t)
         pairs[j] = (int16_t)(sums[2 * j] + sums[2 * j + 1]);
 }
 
+/* The tile that token t of T is in: its first token, and in `n` how many it holds. */
+OP ptrdiff_t tile_of(ptrdiff_t t, ptrdiff_t T, int *n)
+{
+    ptrdiff_t first = t / TILE * TILE;
+    *n = tile_at(T - first);
+    while (first + *n <= t) {
+        first += *n;
+        *n = tile_at(T - first);
+    }
+    return first;
+}
+
 /* Token t of T, all its blocks. */
 OP void round_token(int size, const float *x, ptrdiff_t t, ptrdiff_t T, ptrdiff_t blocks, uint8_t *out)
 {
-    ptrdiff_t bytes = size == 32 ? X32_BYTES : XK_BYTES, first = t / TILE * TILE;
-    int n = tile_at(T - first);
-    while (first + n <= t) {
-        first += n;
-        n = tile_at(T - first);
-    }
+    int n;
+    ptrdiff_t bytes = size == 32 ? X32_BYTES : XK_BYTES, first = tile_of(t, T, &n);
     uint8_t *block = out + first * blocks * bytes;
     for (ptrdiff_t b = 0; b < blocks; b++, block += n * bytes)
         if (size == 32)

@@ -26,7 +26,7 @@ OP ptrdiff_t end_key(const attend_args *a, ptrdiff_t t)
 
 static size_t attend_scratch(const attend_args *a, int threads)
 {
-    size_t converted = CONVERTS(a) ? (size_t)(2 * a->S * a->K * a->Hd) : 0;
+    size_t converted = CONVERTS(a) ? (size_t)(a->S * a->K * (a->Hd + a->Vd)) : 0;
     return converted + (size_t)(threads * QUERIES * PADDED_KEYS(a));
 }
 
@@ -62,15 +62,24 @@ OP float scores(const attend_args *a, int kind, const uint8_t *k, ptrdiff_t t, p
     return nan ? NAN : largest;
 }
 
-OP void soft_max(float largest, ptrdiff_t from, ptrdiff_t end, float *p)
+/* sink: one more score, which takes weight and gives nothing; NULL for none. */
+OP void soft_max(float largest, const float *sink, ptrdiff_t from, ptrdiff_t end, float *p)
 {
+    if (sink && !(*sink <= largest || largest != largest))
+        largest = *sink; /* a NaN too */
     vf sum = vf_set1(0);
     for (ptrdiff_t s = from / 16 * 16; s < end; s += 16) {
         vf e = vf_exp(vf_sub(vf_load(p + s), vf_set1(largest)));
         sum = vf_add(sum, e);
         vf_store(p + s, e);
     }
-    float inverse = 1.0f / lane_fold(sum);
+    float total = lane_fold(sum);
+    if (sink) {
+        float of_sink[16];
+        vf_store(of_sink, vf_exp(vf_set1(*sink - largest)));
+        total += of_sink[0];
+    }
+    float inverse = 1.0f / total;
     for (ptrdiff_t s = from / 16 * 16; s < end; s += 16)
         vf_store(p + s, vf_mul(vf_load(p + s), vf_set1(inverse)));
 }
@@ -96,22 +105,22 @@ OP void weigh(int kind, int n, int vectors, const float *p, ptrdiff_t p_stride, 
 }
 
 /* All features of a head for n queries over the same keys. */
-OP void weigh_head(int kind, int n, ptrdiff_t Hd, const float *p, ptrdiff_t p_stride, const uint8_t *v,
+OP void weigh_head(int kind, int n, ptrdiff_t Vd, const float *p, ptrdiff_t p_stride, const uint8_t *v,
                    ptrdiff_t stride, ptrdiff_t from, ptrdiff_t end, float *out, ptrdiff_t out_stride)
 {
     ptrdiff_t i = 0;
-    for (; i + 64 <= Hd; i += 64)
+    for (; i + 64 <= Vd; i += 64)
         weigh(kind, n, 4, p, p_stride, v + i * item_bytes(kind), stride, from, end, out + i, out_stride);
-    for (; i + 16 <= Hd; i += 16)
+    for (; i + 16 <= Vd; i += 16)
         weigh(kind, n, 1, p, p_stride, v + i * item_bytes(kind), stride, from, end, out + i, out_stride);
-    if (i < Hd)
+    if (i < Vd)
         for (int t = 0; t < n; t++) {
             float *y = out + t * out_stride + i;
-            vf acc = load_some(P_F32, (const uint8_t *)y, Hd - i);
+            vf acc = load_some(P_F32, (const uint8_t *)y, Vd - i);
             for (ptrdiff_t s = from; s < end; s++)
                 acc = vf_add(acc, vf_mul(vf_set1(p[t * p_stride + s]),
-                                         load_some(kind, v + s * stride + i * item_bytes(kind), Hd - i)));
-            store_rows(y, acc, (int)(Hd - i));
+                                         load_some(kind, v + s * stride + i * item_bytes(kind), Vd - i)));
+            store_rows(y, acc, (int)(Vd - i));
         }
 }
 
@@ -119,30 +128,33 @@ OP void weigh_head(int kind, int n, ptrdiff_t Hd, const float *p, ptrdiff_t p_st
 OP void attend_tile(const attend_args *a, int kind, const uint8_t *k, const uint8_t *v, ptrdiff_t t0, ptrdiff_t h,
                     float *p)
 {
-    const ptrdiff_t head = a->Hd * item_bytes(kind), stride = a->K * head, out_stride = a->H * a->Hd;
-    const ptrdiff_t keys = PADDED_KEYS(a);
+    const int converted = kind == P_F32 && a->half;
+    const ptrdiff_t stride = converted ? a->K * a->Vd * 4 : a->v_key, head = converted ? a->Vd * 4 : a->v_head;
+    const ptrdiff_t keys = PADDED_KEYS(a), out_stride = a->H * a->Vd;
+    const float *sink = a->sinks ? a->sinks + h : NULL;
     const int n = a->T - t0 < QUERIES ? (int)(a->T - t0) : QUERIES;
     const uint8_t *vh = v + h / (a->H / a->K) * head;
-    float *out = a->out + (t0 * a->H + h) * a->Hd;
+    float *out = a->out + (t0 * a->H + h) * a->Vd;
     ptrdiff_t from[QUERIES], end[QUERIES], all_from = 0, all_end = a->S;
     for (int t = 0; t < n; t++) {
         from[t] = first_key(a, t0 + t);
         end[t] = end_key(a, t0 + t);
         all_from = from[t] > all_from ? from[t] : all_from;
         all_end = end[t] < all_end ? end[t] : all_end;
-        soft_max(scores(a, kind, k, t0 + t, h, from[t], end[t], p + t * keys), from[t], end[t], p + t * keys);
-        memset(out + t * out_stride, 0, (size_t)a->Hd * 4);
+        float largest = scores(a, kind, k, t0 + t, h, from[t], end[t], p + t * keys);
+        soft_max(largest, sink, from[t], end[t], p + t * keys);
+        memset(out + t * out_stride, 0, (size_t)a->Vd * 4);
     }
     if (n < QUERIES || all_from >= all_end) {
         for (int t = 0; t < n; t++)
-            weigh_head(kind, 1, a->Hd, p + t * keys, 0, vh, stride, from[t], end[t], out + t * out_stride, 0);
+            weigh_head(kind, 1, a->Vd, p + t * keys, 0, vh, stride, from[t], end[t], out + t * out_stride, 0);
         return;
     }
     for (int t = 0; t < QUERIES; t++)
-        weigh_head(kind, 1, a->Hd, p + t * keys, 0, vh, stride, from[t], all_from, out + t * out_stride, 0);
-    weigh_head(kind, QUERIES, a->Hd, p, keys, vh, stride, all_from, all_end, out, out_stride);
+        weigh_head(kind, 1, a->Vd, p + t * keys, 0, vh, stride, from[t], all_from, out + t * out_stride, 0);
+    weigh_head(kind, QUERIES, a->Vd, p, keys, vh, stride, all_from, all_end, out, out_stride);
     for (int t = 0; t < QUERIES; t++)
-        weigh_head(kind, 1, a->Hd, p + t * keys, 0, vh, stride, all_end, end[t], out + t * out_stride, 0);
+        weigh_head(kind, 1, a->Vd, p + t * keys, 0, vh, stride, all_end, end[t], out + t * out_stride, 0);
 }
 
 static void attend_tile_f32(const attend_args *a, const void *k, const void *v, ptrdiff_t t0, ptrdiff_t h, float *p)
@@ -165,9 +177,10 @@ OP void to_float(const uint16_t *from, ptrdiff_t n, float *to)
 
 static void attend(const attend_args *a, int threads)
 {
-    const ptrdiff_t row = a->K * a->Hd, tiles = (a->T + QUERIES - 1) / QUERIES, keys = PADDED_KEYS(a);
+    const ptrdiff_t row = a->K * a->Hd, v_row = a->K * a->Vd;
+    const ptrdiff_t tiles = (a->T + QUERIES - 1) / QUERIES, keys = PADDED_KEYS(a);
     const int converts = CONVERTS(a);
-    float *k32 = a->scratch, *v32 = k32 + (converts ? a->S * row : 0), *p = v32 + (converts ? a->S * row : 0);
+    float *k32 = a->scratch, *v32 = k32 + (converts ? a->S * row : 0), *p = v32 + (converts ? a->S * v_row : 0);
     ptrdiff_t from = a->S;
     for (ptrdiff_t t = 0; t < a->T; t++)
         from = first_key(a, t) < from ? first_key(a, t) : from;
@@ -177,7 +190,9 @@ static void attend(const attend_args *a, int threads)
 #pragma omp parallel for num_threads(threads) schedule(static)
         for (ptrdiff_t s = from; s < a->S; s++) {
             to_float((const uint16_t *)a->k + s * row, row, k32 + s * row);
-            to_float((const uint16_t *)a->v + s * row, row, v32 + s * row);
+            for (ptrdiff_t h = 0; h < a->K; h++)
+                to_float((const uint16_t *)((const uint8_t *)a->v + s * a->v_key + h * a->v_head), a->Vd,
+                         v32 + s * v_row + h * a->Vd);
         }
     }
 #pragma omp parallel for num_threads(threads) schedule(dynamic) if (a->T * a->S * a->H * a->Hd >= WORTH_THREADS)

@@ -37,13 +37,20 @@ OP vf vf_tanh(vf x)
     return vf_select(vm_less(a, vf_set1(0.625f)), near, signed_far);
 }
 
+OP vf vf_relu(vf x) { return vf_add(vf_select(vm_less(x, vf_set1(0)), vf_set1(0), x), vf_set1(0)); }
+
+/* One of an activation's name, without a gate. */
 OP vf vf_activation(int kind, vf x)
 {
     const vf one = vf_set1(1.0f);
     if (kind == GLU_SILU)
         return vf_div(x, vf_add(one, vf_exp(vf_negative(x))));
     if (kind == GLU_RELU)
-        return vf_add(vf_select(vm_less(x, vf_set1(0)), vf_set1(0), x), vf_set1(0));
+        return vf_relu(x);
+    if (kind == GLU_RELU_SQR) {
+        vf y = vf_relu(x);
+        return vf_mul(y, y);
+    }
     vf square = vf_mul(vf_mul(vf_set1(0.044715f), x), x);
     vf inner = vf_mul(vf_mul(vf_set1(0.79788456080286535587989211986876f), x), vf_add(one, square));
     return vf_mul(vf_mul(vf_set1(0.5f), x), vf_add(one, vf_tanh(inner)));
@@ -52,4 +59,29 @@ OP vf vf_activation(int kind, vf x)
 OP vf vf_soft_cap(vf x, float inverse_cap, float cap)
 {
     return vf_mul(vf_tanh(vf_mul(x, vf_set1(inverse_cap))), vf_set1(cap));
+}
+
+OP vf vf_sigmoid(vf x) { return vf_div(vf_set1(1.0f), vf_add(vf_set1(1.0f), vf_exp(vf_negative(x)))); }
+OP vf vf_at_most(vf x, float limit) { return vf_min(vf_set1(limit), x); } /* in this order a NaN stays one */
+OP vf vf_clip(vf x, float limit) { return vf_at_most(vf_max(vf_set1(-limit), x), limit); }
+
+/* A gated unit of reference/ffn.py with its constants c. */
+OP vf vf_unit(int kind, const float *c, vf gate, vf up)
+{
+    const vf one = vf_set1(1.0f);
+    if (kind == GLU_SWIGLU_OAI) {
+        vf g = vf_at_most(gate, c[1]), e = vf_exp(vf_mul(vf_set1(c[0]), vf_negative(g)));
+        return vf_mul(vf_div(g, vf_add(one, e)), vf_add(vf_clip(up, c[1]), one));
+    }
+    if (kind == GLU_SWIGLU_CLAMP)
+        return vf_mul(vf_activation(GLU_SILU, vf_at_most(gate, c[0])), vf_clip(up, c[0]));
+    if (kind == GLU_SWIGLU_LIMIT)
+        return vf_mul(vf_at_most(vf_activation(GLU_SILU, gate), c[0]), vf_clip(up, c[0]));
+    if (kind == GLU_SITU) {
+        vf act = vf_mul(vf_tanh(vf_mul(gate, vf_set1(1.0f / c[0]))), vf_set1(c[0]));
+        if (c[1] > 0)
+            up = vf_mul(vf_tanh(vf_mul(up, vf_set1(1.0f / c[1]))), vf_set1(c[1]));
+        return vf_mul(vf_mul(act, vf_sigmoid(gate)), up);
+    }
+    return vf_mul(vf_activation(kind, gate), up);
 }

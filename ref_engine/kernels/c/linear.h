@@ -187,7 +187,7 @@ static void linear(int kind, const uint8_t *w, const uint8_t *x, ptrdiff_t T, pt
                    float *y, int threads)
 {
     const ptrdiff_t groups = (rows + GROUP - 1) / GROUP, token = blocks * (kind <= W_Q8_0 ? X32_BYTES : XK_BYTES);
-    const ptrdiff_t size = kind <= W_Q8_0 ? sections_of(kind, blocks).bytes : blocks * k_bytes(kind);
+    const ptrdiff_t size = packed_group(kind, blocks);
     (void)threads;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (ptrdiff_t g = 0; g < groups; g++) {

@@ -12,7 +12,7 @@ static const int K_BLOCK[] = {144, 176, 210};
 size_t ref_engine_packed_bytes(int kind, ptrdiff_t rows, ptrdiff_t blocks)
 {
     ptrdiff_t groups = (rows + GROUP - 1) / GROUP;
-    return (size_t)(groups * (kind <= W_Q8_0 ? sections_of(kind, blocks).bytes : blocks * k_bytes(kind)));
+    return (size_t)(groups * packed_group(kind, blocks));
 }
 
 static void pack_simple(int kind, const uint8_t *block, int r, uint8_t *group, sections at, ptrdiff_t b)

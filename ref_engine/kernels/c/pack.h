@@ -51,4 +51,10 @@ static inline ptrdiff_t k_bytes(int kind)
     return kind == W_Q4_K ? K_QH : kind == W_Q5_K ? K_QH + 512 : K_QH + 1024;
 }
 
+/* Bytes of a whole group of rows. */
+static inline ptrdiff_t packed_group(int kind, ptrdiff_t blocks)
+{
+    return kind <= W_Q8_0 ? sections_of(kind, blocks).bytes : blocks * k_bytes(kind);
+}
+
 #endif

@@ -16,11 +16,24 @@ static void round_plain(int kind, const float *x, ptrdiff_t n, float *out)
         out[i] = round_to(kind, x[i]);
 }
 
-OP void plain_group(int kind, const uint8_t *w, const float *x, ptrdiff_t T, ptrdiff_t rows, ptrdiff_t n, float *y,
+OP void plain_group(int kind, const uint8_t *w, const float *x, ptrdiff_t T, ptrdiff_t n, float *y, ptrdiff_t stride,
                     int here)
 {
     for (ptrdiff_t t = 0; t < T; t++)
-        store_rows(y + t * rows, dot16(kind, x + t * n, n, w, n * item_bytes(kind), here), here);
+        store_rows(y + t * stride, dot16(kind, x + t * n, n, w, n * item_bytes(kind), here), here);
+}
+
+/* Rows of group g, `here` of them, times x (T, n): each token's outputs `stride` after those of the one before. */
+static void plain_rows(int kind, const void *w, ptrdiff_t g, const float *x, ptrdiff_t T, ptrdiff_t n, float *y,
+                       ptrdiff_t stride, int here)
+{
+    const uint8_t *wg = (const uint8_t *)w + g * GROUP * n * item_bytes(kind);
+    if (kind == P_F32)
+        plain_group(P_F32, wg, x, T, n, y, stride, here);
+    else if (kind == P_F16)
+        plain_group(P_F16, wg, x, T, n, y, stride, here);
+    else
+        plain_group(P_BF16, wg, x, T, n, y, stride, here);
 }
 
 static void plain(int kind, const void *w, const float *x, ptrdiff_t T, ptrdiff_t rows, ptrdiff_t n, float *y,
@@ -30,14 +43,7 @@ static void plain(int kind, const void *w, const float *x, ptrdiff_t T, ptrdiff_
     (void)threads;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (ptrdiff_t g = 0; g < groups; g++) {
-        const uint8_t *wg = (const uint8_t *)w + g * GROUP * n * item_bytes(kind);
         int here = rows - g * GROUP < GROUP ? (int)(rows - g * GROUP) : GROUP;
-        float *yg = y + g * GROUP;
-        if (kind == P_F32)
-            plain_group(P_F32, wg, x, T, rows, n, yg, here);
-        else if (kind == P_F16)
-            plain_group(P_F16, wg, x, T, rows, n, yg, here);
-        else
-            plain_group(P_BF16, wg, x, T, rows, n, yg, here);
+        plain_rows(kind, w, g, x, T, n, y + g * GROUP, rows, here);
     }
 }

@@ -60,34 +60,39 @@ static void rope(const float *x, const float *cos, const float *sin, ptrdiff_t T
         }
 }
 
-OP vf gated(int kind, vf gate, vf up) { return vf_mul(vf_activation(kind, gate), up); }
-
-OP void glu_part(int kind, const float *gate, const float *up, ptrdiff_t n, float *y)
+OP void glu_part(int kind, const float *constants, const float *gate, const float *up, ptrdiff_t n, float *y)
 {
     ptrdiff_t i = 0;
     for (; i + 16 <= n; i += 16)
-        vf_store(y + i, gated(kind, vf_load(gate + i), vf_load(up + i)));
+        vf_store(y + i, vf_unit(kind, constants, vf_load(gate + i), vf_load(up + i)));
     if (i < n)
         store_rows(y + i,
-                   gated(kind, load_some(P_F32, (const uint8_t *)(gate + i), n - i),
-                         load_some(P_F32, (const uint8_t *)(up + i), n - i)),
+                   vf_unit(kind, constants, load_some(P_F32, (const uint8_t *)(gate + i), n - i),
+                           load_some(P_F32, (const uint8_t *)(up + i), n - i)),
                    (int)(n - i));
+}
+
+/* Sixteen hidden features: unit(gate, up), or without a gate activation(up). */
+static vf hidden16(int kind, int gated, const float *constants, const float *gate, const float *up)
+{
+    return gated ? vf_unit(kind, constants, vf_load(gate), vf_load(up)) : vf_activation(kind, vf_load(up));
 }
 
 #define PART 4096 /* numbers that one thread takes at a time */
 
-static void glu(int kind, const float *gate, const float *up, ptrdiff_t n, float *y, int threads)
+static void glu(int kind, const float *constants, const float *gate, const float *up, ptrdiff_t n, float *y,
+                int threads)
 {
     (void)threads;
 #pragma omp parallel for num_threads(threads) schedule(static) if (n >= WORTH_THREADS)
     for (ptrdiff_t i = 0; i < n; i += PART) {
         ptrdiff_t here = n - i < PART ? n - i : PART;
         if (kind == GLU_SILU)
-            glu_part(GLU_SILU, gate + i, up + i, here, y + i);
+            glu_part(GLU_SILU, constants, gate + i, up + i, here, y + i);
         else if (kind == GLU_GELU)
-            glu_part(GLU_GELU, gate + i, up + i, here, y + i);
+            glu_part(GLU_GELU, constants, gate + i, up + i, here, y + i);
         else
-            glu_part(GLU_RELU, gate + i, up + i, here, y + i);
+            glu_part(kind, constants, gate + i, up + i, here, y + i);
     }
 }
 

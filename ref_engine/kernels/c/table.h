@@ -10,7 +10,8 @@
 
 enum { W_Q4_0, W_Q4_1, W_Q5_0, W_Q5_1, W_Q8_0, W_Q4_K, W_Q5_K, W_Q6_K, W_KINDS };
 enum { P_F32, P_F16, P_BF16 };
-enum { GLU_SILU, GLU_GELU, GLU_RELU };
+/* Activations, then gated units with constants of their own. */
+enum { GLU_SILU, GLU_GELU, GLU_RELU, GLU_RELU_SQR, GLU_SWIGLU_OAI, GLU_SWIGLU_CLAMP, GLU_SWIGLU_LIMIT, GLU_SITU };
 
 /* Rounded activations: bytes for one token's block. Tokens come in tiles; see activations.h. */
 #define X32_BYTES 52  /* 32 integers, d, s, and -8, -16, -128 times their sum */
@@ -18,16 +19,37 @@ enum { GLU_SILU, GLU_GELU, GLU_RELU };
 
 typedef struct {
     const float *q;          /* (T, H, Hd) */
-    const void *k, *v;       /* (S, K, Hd) */
+    const void *k, *v;       /* (S, K, Hd), (S, K, Vd) */
+    ptrdiff_t v_key, v_head; /* bytes from one key's values to the next's, from one head's to the next's */
+    const float *sinks;      /* (H,) or NULL */
     int half;                /* k and v are float16, else float32 */
     const int64_t *positions; /* (T,) each sees at least one key */
-    ptrdiff_t T, H, K, Hd, S;
+    ptrdiff_t T, H, K, Hd, Vd, S;
     float scale;
     ptrdiff_t window;        /* 0: all keys */
     float cap, inverse_cap;  /* cap 0: none */
-    float *out;              /* (T, H, Hd) */
+    float *out;              /* (T, H, Vd) */
     float *scratch;          /* attend_scratch() floats */
 } attend_args;
+
+/* A matrix (rows, columns) of one kind for each of E experts. */
+typedef struct {
+    int kind;                   /* W_..: packed; W_KINDS + P_..: as stored */
+    ptrdiff_t rows, columns;    /* rows 0: there is none */
+    const uint8_t *const *data; /* (E,) those of the chosen experts */
+    const float *bias, *scale;  /* (E, rows), (E,), or NULL */
+} expert_map;
+
+typedef struct {
+    const float *x, *weights; /* (T, D), (T, k) */
+    const int32_t *ids;       /* (T, k) each within 0 .. E - 1 */
+    ptrdiff_t T, k, E;
+    expert_map up, gate, down; /* (F, D), or fused (2 F, D) with F whole groups and no gate; (F, D); (D, F) */
+    int unit, gated, fused, weigh_input;
+    float constants[2];
+    float *out;               /* (T, D) */
+    uint8_t *scratch;         /* moe_scratch() bytes, aligned to 64; NULL to ask how many */
+} moe_args;
 
 typedef struct {
     const char *name;
@@ -47,8 +69,11 @@ typedef struct {
                  ptrdiff_t half, int adjacent, float *y, int threads);
     size_t (*attend_scratch)(const attend_args *a, int threads);
     void (*attend)(const attend_args *a, int threads);
-    void (*glu)(int kind, const float *gate, const float *up, ptrdiff_t n, float *y, int threads);
+    void (*glu)(int kind, const float *constants, const float *gate, const float *up, ptrdiff_t n, float *y,
+                int threads);
     void (*soft_cap)(const float *x, ptrdiff_t n, float inverse_cap, float cap, float *y, int threads);
+    size_t (*moe_scratch)(const moe_args *a);
+    void (*moe)(const moe_args *a, int threads);
 } kernel_table;
 
 /* The table of an instruction set, or NULL if it was not compiled in. */

@@ -27,8 +27,9 @@
 #include "pointwise.h"
 
 #include "attention.h"
+#include "moe.h"
 
 const kernel_table REF_ENGINE_UNIT = {
     REF_ENGINE_NAME, quantize32, quantizek, linear, round_plain, plain,
-    rms_norm,        rope,       attend_scratch, attend, glu, soft_cap,
+    rms_norm,        rope,       attend_scratch, attend, glu, soft_cap, moe_scratch, moe,
 };

@@ -5,9 +5,12 @@ spelt (`normal_piece`). Behaviour follows llama.cpp's `llama_vocab::impl::tokeni
 and `token_to_piece`; decoding differs from its `llama_detokenize` on purpose where that one loses characters.
 """
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from ref_engine.errors import TokenizerError
 from ref_engine.text.tokenizer.partition import Partition
@@ -15,6 +18,9 @@ from ref_engine.text.tokenizer.special import BYTE, CONTROL, NORMAL, UNKNOWN, US
 from ref_engine.text.tokenizer.stream import StreamDecoder
 from ref_engine.text.tokenizer.tidy import clean_spaces as _clean_spaces
 from ref_engine.text.tokenizer.vocab import Vocab
+
+if TYPE_CHECKING:
+    from llguidance import LLTokenizer
 
 
 class Tokenizer(ABC):
@@ -106,9 +112,10 @@ class Tokenizer(ABC):
             ids = ids[: -len(suffix)]
         return ids
 
-    def stream(self, special: bool = False, *, at_start: bool = False) -> StreamDecoder:
+    def stream(self, special: bool | Collection[int] = False, *, at_start: bool = False) -> StreamDecoder:
         """A decoder for ids that come one by one.
 
+        special: show control and unknown tokens: all, none, or those with these ids.
         at_start: the ids begin a text, so that a space which `encode` puts in front is dropped again, as in
         `decode`. By default they continue a text, as generated tokens do.
         """
@@ -130,6 +137,13 @@ class Tokenizer(ABC):
     def opens_text(self, id: int) -> bool:
         """Whether the text after this token is encoded as at the start of a prompt."""
         return bool(self.vocab.attrs[id] & (CONTROL | USER_DEFINED))
+
+    @cached_property
+    def trie(self) -> LLTokenizer:
+        """The vocabulary as grammars need it: `text.grammar.vocabulary.token_trie`, made at first use."""
+        from ref_engine.text.grammar.vocabulary import token_trie
+
+        return token_trie(self)
 
     @cached_property
     def _pieces(self) -> tuple[bytes, ...]:

@@ -1,6 +1,7 @@
 """Text from ids that arrive one by one: no UTF-8 character is split, however its bytes fall into tokens."""
 
 import codecs
+from collections.abc import Collection
 from typing import Protocol
 
 
@@ -22,7 +23,7 @@ class StreamDecoder:
     the flushed one joined are the same as decoding all ids at once.
     """
 
-    def __init__(self, tokenizer: Spelling, *, special: bool, at_start: bool) -> None:
+    def __init__(self, tokenizer: Spelling, *, special: bool | Collection[int], at_start: bool) -> None:
         self._tokenizer = tokenizer
         self._special = special
         self._drop_space = at_start and tokenizer.space_prefix
@@ -39,9 +40,12 @@ class StreamDecoder:
         elif self._drop_space:
             self._drop_space = False
             piece = piece.removeprefix(b" ")
-        if not self._special and self._tokenizer.is_hidden(id):
+        if self._tokenizer.is_hidden(id) and not self._shows(id):
             return ""
         return self._decoder.decode(piece)
+
+    def _shows(self, id: int) -> bool:
+        return self._special if isinstance(self._special, bool) else id in self._special
 
     def flush(self) -> str:
         """The end of the text: an unfinished character as U+FFFD.

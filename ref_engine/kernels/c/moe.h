@@ -1,0 +1,252 @@
+/* A mixture of experts (reference/moe.py: moe_ffn) in one parallel region.
+
+   A pair is a token and one of its choices. Pairs get places in order of their experts, so that an expert's weights are
+   read once for all its tokens, which are tiled as in any product. Each pair's output keeps a place of its own, and
+   they are weighted and added in the order of the token's ranking. */
+
+typedef struct {
+    ptrdiff_t *start; /* (E + 1) first place of each expert */
+    ptrdiff_t *used, n_used; /* experts that have pairs */
+    ptrdiff_t *pair, *place; /* the pair at a place, the place of a pair */
+    uint8_t *once[2], *x[2]; /* x rounded, token by token, and in tiles of the experts' places; for up and for gate */
+    float *h, *y;            /* (places, F), (places, D) */
+    uint8_t *rounded_h;
+    int ways;                /* of rounding x: 2 where gate asks for another than up */
+    size_t bytes;
+} moe_scratch_t;
+
+OP int same_rounding(int a, int b)
+{
+    return a == b || (a < W_KINDS && b < W_KINDS && (a <= W_Q8_0) == (b <= W_Q8_0));
+}
+
+OP ptrdiff_t rounded_bytes(const expert_map *m)
+{
+    return m->kind >= W_KINDS ? m->columns * 4
+           : m->kind <= W_Q8_0 ? m->columns / 32 * X32_BYTES
+                               : m->columns / 256 * XK_BYTES;
+}
+
+/* One token, as it goes into a product with m: token t of T in tiles. */
+static void round_for(const expert_map *m, const float *x, ptrdiff_t t, ptrdiff_t T, uint8_t *out)
+{
+    if (m->kind >= W_KINDS)
+        round_plain(m->kind - W_KINDS, x, m->columns, (float *)out + t * m->columns);
+    else if (m->kind <= W_Q8_0)
+        round_token(32, x, t, T, m->columns / 32, out);
+    else
+        round_token(256, x, t, T, m->columns / 256, out);
+}
+
+/* The same from a token that has been rounded alone, as a tile of one. */
+static void place_rounded(const expert_map *m, const uint8_t *from, ptrdiff_t t, ptrdiff_t T, uint8_t *out)
+{
+    const ptrdiff_t bytes = rounded_bytes(m);
+    if (m->kind >= W_KINDS) {
+        memcpy(out + t * bytes, from, (size_t)bytes);
+        return;
+    }
+    int n;
+    const ptrdiff_t first = tile_of(t, T, &n), block = m->kind <= W_Q8_0 ? X32_BYTES : XK_BYTES;
+    uint8_t *to = out + first * bytes;
+    t -= first;
+    for (ptrdiff_t at = 0; at < bytes; at += block, from += block, to += n * block)
+        if (m->kind <= W_Q8_0) {
+            memcpy(to + 32 * t, from, 32);
+            for (int i = 32; i < X32_BYTES; i += 4)
+                memcpy(to + i * n + 4 * t, from + i, 4);
+        } else {
+            memcpy(to + 256 * t, from, 256);
+            memcpy(to + 256 * n + 4 * t, from + 256, 4);
+            memcpy(to + 260 * n + 16 * t, from + 260, 16);
+            memcpy(to + 276 * n + 64 * t, from + 276, 64);
+        }
+}
+
+OP uint8_t *take(const moe_args *a, size_t *at, ptrdiff_t bytes)
+{
+    uint8_t *here = a->scratch ? a->scratch + *at : NULL;
+    *at += (size_t)ALIGN64(bytes);
+    return here;
+}
+
+static moe_scratch_t moe_places(const moe_args *a)
+{
+    const ptrdiff_t pairs = a->T * a->k, item = sizeof(ptrdiff_t), D = a->up.columns;
+    moe_scratch_t s;
+    size_t at = 0;
+    s.start = (ptrdiff_t *)take(a, &at, (a->E + 1) * item);
+    s.used = (ptrdiff_t *)take(a, &at, (a->E < pairs ? a->E : pairs) * item);
+    s.pair = (ptrdiff_t *)take(a, &at, pairs * item);
+    s.place = (ptrdiff_t *)take(a, &at, pairs * item);
+    s.ways = a->gate.rows && !same_rounding(a->up.kind, a->gate.kind) ? 2 : 1;
+    for (int i = 0; i < s.ways; i++) {
+        ptrdiff_t bytes = rounded_bytes(i ? &a->gate : &a->up);
+        s.once[i] = take(a, &at, a->weigh_input ? 0 : a->T * bytes);
+        s.x[i] = take(a, &at, pairs * bytes);
+    }
+    s.h = (float *)take(a, &at, pairs * a->down.columns * 4);
+    s.y = (float *)take(a, &at, pairs * (D > a->down.rows ? D : a->down.rows) * 4); /* weighted x too */
+    s.rounded_h = take(a, &at, pairs * rounded_bytes(&a->down));
+    s.n_used = 0;
+    s.bytes = at;
+    return s;
+}
+
+static size_t moe_scratch(const moe_args *a) { return moe_places(a).bytes; }
+
+/* Places in order of experts, pairs of the same one in their own order. */
+static void sort_pairs(const moe_args *a, moe_scratch_t *s)
+{
+    const ptrdiff_t pairs = a->T * a->k;
+    memset(s->start, 0, (size_t)(a->E + 1) * sizeof(ptrdiff_t));
+    for (ptrdiff_t p = 0; p < pairs; p++)
+        s->start[a->ids[p] + 1]++;
+    for (ptrdiff_t e = 0; e < a->E; e++) {
+        if (s->start[e + 1])
+            s->used[s->n_used++] = e;
+        s->start[e + 1] += s->start[e];
+    }
+    for (ptrdiff_t p = 0; p < pairs; p++) {
+        s->place[p] = s->start[a->ids[p]]++; /* start runs ahead to the next expert's, and is put back */
+        s->pair[s->place[p]] = p;
+    }
+    memmove(s->start + 1, s->start, (size_t)a->E * sizeof(ptrdiff_t));
+    s->start[0] = 0;
+}
+
+/* The input of the pair at a place, into the tiles of its expert. */
+static void enter(const moe_args *a, const moe_scratch_t *s, ptrdiff_t place)
+{
+    const ptrdiff_t p = s->pair[place], e = a->ids[p], D = a->up.columns;
+    const ptrdiff_t from = s->start[e], T = s->start[e + 1] - from;
+    const float *x = a->x + p / a->k * D;
+    float *weighted = s->y + place * D;
+    if (a->weigh_input)
+        for (ptrdiff_t i = 0; i < D; i++)
+            weighted[i] = x[i] * a->weights[p];
+    for (int i = 0; i < s->ways; i++) {
+        const expert_map *m = i ? &a->gate : &a->up;
+        const ptrdiff_t bytes = rounded_bytes(m);
+        if (a->weigh_input)
+            round_for(m, weighted, place - from, T, s->x[i] + from * bytes);
+        else
+            place_rounded(m, s->once[i] + p / a->k * bytes, place - from, T, s->x[i] + from * bytes);
+    }
+}
+
+/* Rows of group g of expert e times a tile of n tokens, scaled and biased: y (n, 16). */
+static void expert_tile(const expert_map *m, ptrdiff_t e, ptrdiff_t g, const uint8_t *x, int n, float *y)
+{
+    const ptrdiff_t left = m->rows - g * GROUP;
+    const int here = left < GROUP ? (int)left : GROUP;
+    const uint8_t *w = m->data[e];
+    if (m->kind >= W_KINDS)
+        plain_rows(m->kind - W_KINDS, w, g, (const float *)x, n, m->columns, y, GROUP, here);
+    else {
+        const ptrdiff_t blocks = m->columns / (m->kind <= W_Q8_0 ? 32 : 256);
+        TILE_FUNCTIONS[m->kind][n == TILE ? 3 : n / 2](w + g * packed_group(m->kind, blocks), x, blocks, y, GROUP, here);
+    }
+    for (int t = 0; t < n; t++) {
+        vf v = vf_load(y + GROUP * t);
+        if (m->scale)
+            v = vf_mul(v, vf_set1(m->scale[e]));
+        if (m->bias)
+            v = vf_add(v, load_some(P_F32, (const uint8_t *)(m->bias + e * m->rows + g * GROUP), here));
+        vf_store(y + GROUP * t, v);
+    }
+}
+
+OP ptrdiff_t groups_of(ptrdiff_t rows) { return (rows + GROUP - 1) / GROUP; }
+
+/* Sixteen hidden features of one expert for all its tokens. */
+static void hide(const moe_args *a, const moe_scratch_t *s, ptrdiff_t e, ptrdiff_t g)
+{
+    const ptrdiff_t F = a->down.columns, from = s->start[e], T = s->start[e + 1] - from;
+    const int here = F - g * GROUP < GROUP ? (int)(F - g * GROUP) : GROUP, gate_way = s->ways - 1;
+    const expert_map *gate_map = a->fused ? &a->up : &a->gate;
+    int n;
+    for (ptrdiff_t t = 0; t < T; t += n) {
+        float up[GROUP * TILE] = {0}, gate[GROUP * TILE] = {0};
+        n = tile_at(T - t);
+        if (a->gated)
+            expert_tile(gate_map, e, g, s->x[gate_way] + (from + t) * rounded_bytes(gate_map), n, gate);
+        expert_tile(&a->up, e, a->fused ? g + F / GROUP : g, s->x[0] + (from + t) * rounded_bytes(&a->up), n, up);
+        for (int i = 0; i < n; i++)
+            store_rows(s->h + (from + t + i) * F + g * GROUP,
+                       hidden16(a->unit, a->gated, a->constants, gate + GROUP * i, up + GROUP * i), here);
+    }
+}
+
+/* Sixteen outputs of one expert for all its tokens, weighted. */
+static void give(const moe_args *a, const moe_scratch_t *s, ptrdiff_t e, ptrdiff_t g)
+{
+    const expert_map *m = &a->down;
+    const ptrdiff_t from = s->start[e], T = s->start[e + 1] - from, D = m->rows;
+    const int here = D - g * GROUP < GROUP ? (int)(D - g * GROUP) : GROUP;
+    int n;
+    for (ptrdiff_t t = 0; t < T; t += n) {
+        float y[GROUP * TILE] = {0};
+        n = tile_at(T - t);
+        expert_tile(m, e, g, s->rounded_h + (from + t) * rounded_bytes(m), n, y);
+        for (int i = 0; i < n; i++) {
+            vf v = vf_load(y + GROUP * i);
+            if (!a->weigh_input)
+                v = vf_mul(v, vf_set1(a->weights[s->pair[from + t + i]]));
+            store_rows(s->y + (from + t + i) * D + g * GROUP, v, here);
+        }
+    }
+}
+
+#define COLUMNS 256 /* outputs that a thread adds up at a time */
+
+/* The choices of token t, one after the other, for COLUMNS outputs. */
+static void add_up(const moe_args *a, const moe_scratch_t *s, ptrdiff_t t, ptrdiff_t column)
+{
+    const ptrdiff_t D = a->down.rows, n = D - column < COLUMNS ? D - column : COLUMNS;
+    float *out = a->out + t * D + column;
+    memcpy(out, s->y + s->place[t * a->k] * D + column, (size_t)n * 4);
+    for (ptrdiff_t r = 1; r < a->k; r++) {
+        const float *y = s->y + s->place[t * a->k + r] * D + column;
+        for (ptrdiff_t i = 0; i < n; i++)
+            out[i] += y[i];
+    }
+}
+
+static void moe(const moe_args *a, int threads)
+{
+    moe_scratch_t s = moe_places(a);
+    sort_pairs(a, &s);
+    const ptrdiff_t pairs = a->T * a->k, F = a->down.columns, D = a->down.rows;
+    const ptrdiff_t hidden = groups_of(F), outputs = groups_of(D), parts = (D + COLUMNS - 1) / COLUMNS;
+    (void)threads;
+#pragma omp parallel num_threads(threads)
+    {
+        if (!a->weigh_input) {
+#pragma omp for schedule(static)
+            for (ptrdiff_t t = 0; t < a->T; t++)
+                for (int i = 0; i < s.ways; i++) {
+                    const expert_map *m = i ? &a->gate : &a->up;
+                    round_for(m, a->x + t * m->columns, 0, 1, s.once[i] + t * rounded_bytes(m));
+                }
+        }
+#pragma omp for schedule(static)
+        for (ptrdiff_t p = 0; p < pairs; p++)
+            enter(a, &s, p);
+#pragma omp for schedule(dynamic, 4)
+        for (ptrdiff_t i = 0; i < s.n_used * hidden; i++)
+            hide(a, &s, s.used[i / hidden], i % hidden);
+#pragma omp for schedule(static)
+        for (ptrdiff_t p = 0; p < pairs; p++) {
+            ptrdiff_t e = a->ids[s.pair[p]], from = s.start[e];
+            round_for(&a->down, s.h + p * F, p - from, s.start[e + 1] - from,
+                      s.rounded_h + from * rounded_bytes(&a->down));
+        }
+#pragma omp for schedule(dynamic, 4)
+        for (ptrdiff_t i = 0; i < s.n_used * outputs; i++)
+            give(a, &s, s.used[i / outputs], i % outputs);
+#pragma omp for schedule(static)
+        for (ptrdiff_t i = 0; i < a->T * parts; i++)
+            add_up(a, &s, i / parts, i % parts * COLUMNS);
+    }
+}

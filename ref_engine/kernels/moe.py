@@ -1,0 +1,85 @@
+"""The compiled mixture of experts: reference `moe_ffn` in one call, and where the experts' matrices come from."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ref_engine.compat import native
+from ref_engine.kernels.ops import Kernels, as_f32, has_kernel
+from ref_engine.reference import ffn, moe
+from ref_engine.reference.moe import Experts, Ids, Stack, Tap, checked
+from ref_engine.reference.sums import F32
+from ref_engine.weights import Weight
+
+_STACK = "stack of rows of 16"
+
+
+def moe_ffn(kernels: Kernels, x: F32, ids: Ids, weights: F32, experts: Experts, *, tap: Tap | None = None) -> F32:
+    """As reference moe_ffn in q8 mode: x (T, D), ids (T, k), weights (T, k) -> (T, D).
+
+    A tap, a type without a kernel, halves that are no whole groups of rows, and experts that exceed the bounded cache
+    take the composition, one matrix at a time, with the same bits. Raises ModelError for an id that is no expert's.
+    """
+    up = experts.up.weight
+    ids = np.ascontiguousarray(ids)
+    if ids.dtype != np.int32 or not native.inside(ids, up.shape[0]):
+        ids = checked(ids, up.shape[0], up.name)
+    if tap is not None or x.shape[0] == 0 or not in_one_call(experts, ids):
+        return moe.moe_ffn(x, ids, weights, experts, tap=tap, linear=kernels.linear, glu=kernels.glu)
+    gated = experts.fused or experts.gate is not None
+    out = np.empty((x.shape[0], experts.down.weight.shape[1]), np.float32)
+    kernels.table.moe(
+        as_f32(x),
+        ids,
+        as_f32(weights),
+        located(experts.up, ids, kernels),
+        None if experts.gate is None else located(experts.gate, ids, kernels),
+        located(experts.down, ids, kernels),
+        experts.activation,
+        experts.constants if gated and experts.activation in ffn.UNITS else (),
+        experts.fused,
+        experts.weigh_input,
+        out,
+        kernels.n_threads,
+    )
+    return out
+
+
+def in_one_call(experts: Experts, ids: Ids) -> bool:
+    """Whether the kernel knows these experts, and all that are chosen may be in memory together."""
+    stacks = [s.weight for s in (experts.up, experts.gate, experts.down) if s is not None]
+    if not all(has_kernel(w.type) for w in stacks):
+        return False
+    if experts.fused and experts.down.weight.shape[2] % 16:
+        return False
+    return all(w.expert_cache is None for w in stacks) or fits(stacks, ids)
+
+
+def fits(stacks: list[Weight], ids: Ids) -> bool:
+    """Whether the matrices of the chosen experts fit in the bounded cache, where there is one."""
+    chosen = np.unique(ids).size
+    needed = sum(w.nbytes // w.shape[0] * chosen for w in stacks)
+    return all(w.expert_cache is None or needed <= w.expert_cache.budget for w in stacks)
+
+
+def located(stack: Stack, ids: Ids, kernels: Kernels) -> native.ExpertMap:
+    """The matrices of the chosen experts, repacked if they are not yet, their biases and their factors.
+
+    Those of a bounded cache are held by what this returns, since the cache may drop them.
+    """
+    w = stack.weight
+    bounded = w.expert_cache is not None and not w.is_plain
+    places: native.Stack | None = None if bounded else w.kept.get(_STACK)
+    if places is None:
+        places = native.Stack(w.type.name, *w.shape)
+        if w.is_plain:
+            places.lay(w.data)
+        if not bounded:
+            w.kept[_STACK] = places
+    for e in places.missing(ids):
+        places.put(e, kernels.packed(w.expert(e)))
+    return places, optional(stack.bias), optional(stack.scale)
+
+
+def optional(x: F32 | None) -> F32 | None:
+    return None if x is None else as_f32(x)
