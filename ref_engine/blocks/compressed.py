@@ -72,7 +72,7 @@ def compressed_keys(
             y = pooled(*(windows(v, ends + late, c.ratio, c.overlap) for v in (values, gates)))
             cos, sin = rope_table(rope, share.positions[ends] + 1 - c.ratio)
             y = rope_last(at.norm(y, c.norm)[:, None], cos, sin, rope.pairing)[:, 0]
-            new[ends] = at.tap(f"{name}_state_compress", finish(y))
+            new[ends] = finish(at.tap(f"{name}_state_compress", y))
         rows = share.cache.append(at.index, c.name, new)
         return rows[c.ratio - 1 :: c.ratio].astype(np.float32)
 

@@ -44,11 +44,16 @@ def through(
 
 def read(x: F32, name: str, h: HyperSpec, at: Site) -> tuple[F32, Writing]:
     """What a half reads of the streams (T, N, D) -> (T, D), and how its result is to come back."""
+    suffix = (
+        "_attn" if name == "hc_attn" else ""
+    )  # llama.cpp has the same names for both halves; the later one keeps them
     scale, base = at[f"{name}_scale.weight"].f32(), at[f"{name}_base.weight"].f32()
-    m = at.tap("hc_mixes", at.ops.linear(at.ops.rms_norm(flat(x), None, h.norm_eps), at[f"{name}_fn.weight"]))
-    pre = at.tap("hc_pre", reading(m, scale, base, h))
+    m = at.ops.linear(at.ops.rms_norm(flat(x), None, h.norm_eps), at[f"{name}_fn.weight"])
+    m = at.tap(f"hc_mixes{suffix}", m)
+    pre = at.tap(f"hc_pre{suffix}", reading(m, scale, base, h))
     post, mix = writing(m, scale, base, h)
-    return gathered(x, pre), Writing(at.tap("hc_post", post), None if mix is None else at.tap("hc_comb", mix))
+    post = at.tap(f"hc_post{suffix}", post)
+    return gathered(x, pre), Writing(post, None if mix is None else at.tap(f"hc_comb{suffix}", mix))
 
 
 def flat(x: F32) -> F32:

@@ -6,7 +6,7 @@ import pytest
 
 from ref_engine.archs import read_spec
 from ref_engine.errors import ModelError
-from ref_engine.spec import CompressedAttentionSpec, LatentAttentionSpec, ModelSpec, MoeSpec, tensor_rules
+from ref_engine.spec import CompressedAttentionSpec, HyperSpec, LatentAttentionSpec, ModelSpec, MoeSpec, tensor_rules
 
 COMMON: dict[str, Any] = {
     "vocab_size": 32,
@@ -73,7 +73,7 @@ def deepseek(*tensors: str, **changed: Any) -> ModelSpec:
 def test_hunyuan_streams_do_not_mix() -> None:
     spec = hunyuan()
     hyper = spec.layers[0].hyper
-    assert spec.streams is not None and hyper is not None and spec.streams.head == hyper
+    assert spec.streams is not None and isinstance(hyper, HyperSpec) and spec.streams.head == hyper
     assert (hyper.n, hyper.rounds, hyper.magnitude, hyper.post_eps, hyper.norm_eps) == (4, 0, 3.0, 1e-6, 1e-5)
     rules = tensor_rules(spec)
     assert rules["blk.0.hc_attn_fn.weight"].shape == (8, 64)  # to read and to write, of 4 streams of 16 features

@@ -56,8 +56,10 @@ def test_matrices_become_doubly_stochastic() -> None:
     m = doubly_stochastic(logits, 0.0, 60)
     np.testing.assert_allclose(m.sum(axis=-1), 1, atol=2e-6)
     np.testing.assert_allclose(m.sum(axis=-2), 1, atol=2e-6)
-    ratio = lambda a: a[:, 0, 0] * a[:, 1, 1] / (a[:, 0, 1] * a[:, 1, 0])  # noqa: E731 - scaling rows and columns keeps it
-    np.testing.assert_allclose(ratio(m), ratio(np.exp(logits.astype(np.float64))), rtol=1e-4)
+    # scaling rows and columns keeps these
+    (a, b), (c, d) = m[:, :2, :2].transpose(1, 2, 0)
+    (e, f), (g, h) = np.exp(logits[:, :2, :2].astype(np.float64)).transpose(1, 2, 0)
+    np.testing.assert_allclose(a * d / (b * c), e * h / (f * g), rtol=1e-4)
 
 
 def test_a_group_is_a_mean_feature_by_feature() -> None:
