@@ -34,7 +34,7 @@ def check_logits(logits: npt.NDArray[np.generic], n_vocab: int) -> Logits:
     return values
 
 
-def n_candidates(logits: Logits) -> int:
+def n_candidates(logits: npt.NDArray[np.floating]) -> int:
     """How many tokens have not been removed."""
     return int(np.count_nonzero(logits > REMOVED))
 
@@ -66,6 +66,11 @@ def best(values: npt.NDArray[np.floating], k: int) -> npt.NDArray[np.intp]:
         return np.empty(0, dtype=np.intp)
     if k == 1:
         return np.array([values.argmax()])
+    if n_candidates(values) < n // 2:  # a grammar leaves few: partition is slow on very many equal values
+        left = np.flatnonzero(values > REMOVED)
+        chosen = left[best(values[left], k)]
+        removed = np.flatnonzero(values == REMOVED)[: k - chosen.size]
+        return np.concatenate([chosen, removed])
     border = np.partition(values, n - k)[n - k]  # the k-th largest
     at_least = np.flatnonzero(values >= border)  # ascending, so that the stable sort settles ties by position
     return at_least[np.argsort(-values[at_least], kind="stable")[:k]]

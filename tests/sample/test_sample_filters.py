@@ -50,6 +50,14 @@ def test_softmax_and_log_sum_exp() -> None:
     assert log_sum_exp(logits) == pytest.approx(math.log(4.0))
 
 
+@pytest.mark.parametrize("k", [1, 2, 3, 4, 7, 40, 1000])
+def test_the_best_of_few_candidates_are_those_of_a_full_sort(k: int) -> None:
+    """Where a grammar has removed most: what is left comes first, then the removed ones by position."""
+    values = np.full(100, -INF, dtype=np.float32)
+    values[[90, 3, 50, 7]] = [1.0, 2.0, 2.0, -5.0]
+    assert best(values, k).tolist() == np.argsort(-values, kind="stable")[:k].tolist()
+
+
 def test_log_sum_exp_of_more_than_one_piece_and_far_from_zero() -> None:
     assert log_sum_exp(np.full(20_000, 3e4, dtype=np.float32)) == pytest.approx(3e4 + math.log(20_000), rel=1e-15)
 

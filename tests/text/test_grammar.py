@@ -322,7 +322,7 @@ def test_a_text_is_completed_before_its_tokens_run_out(tokenizer: Tokenizer) -> 
         while events[-1].finish_reason is None:
             events.append(text.next(logits, room=True))
         answer = json.loads("".join(event.text for event in events))
-        assert answer["story"].count(" la") > max_tokens // 4
+        assert answer["story"].count(" la") >= max_tokens // 5
         assert answer["end"] in ("happy", "sad") and isinstance(answer["n"], int)
         assert max_tokens - 10 <= len(events) <= max_tokens
         assert events[-1].finish_reason == "length"
