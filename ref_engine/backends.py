@@ -27,28 +27,28 @@ def numpy_ops(activations: Activations, n_threads: int | None = None) -> Ops:
     n_threads is for the matrix products of BLAS, by default as many as it likes in f32 mode and one in q8 mode, whose
     products are too small to be worth dividing.
     """
-    exact = activations == "q8"
-    limit = n_threads or (1 if exact else None)
+    ordered = activations == "q8"
+    limit = n_threads or (1 if ordered else None)
     pools = ThreadpoolController()
     return Ops(
         name="numpy",
         scope=lambda: pools.limit(limits=limit, user_api="blas"),
         embed=embed.embed,
-        linear=linear.linear_q8 if exact else linear.linear_f32,
-        linears=linear.linears_q8 if exact else linear.linears_f32,
-        rms_norm=norm.rms_norm,
+        linear=linear.linear_q8 if ordered else linear.linear_f32,
+        linears=linear.linears_q8 if ordered else linear.linears_f32,
+        rms_norm=norm.rms_norm if ordered else norm.rms_norm_exact,
         layer_norm=norm.layer_norm,
         rope=rope.rope,
-        attend=attention.attend_ordered if exact else attention.attend_blas,
+        attend=attention.attend_ordered if ordered else attention.attend_blas,
         glu=ffn.glu,
         activation=ffn.activation,
         soft_cap=attention.soft_cap,
-        moe_ffn=moe.moe_ffn_q8 if exact else moe.moe_ffn_f32,
+        moe_ffn=moe.moe_ffn_q8 if ordered else moe.moe_ffn_f32,
     )
 
 
 def native_ops(activations: Activations, n_threads: int | None = None, isa: str | None = None) -> Ops:
-    """The compiled kernels: in q8 mode the bits of the definition. In f32 mode matrix products stay with BLAS.
+    """The compiled kernels: in q8 mode the bits of the definition. In f32 mode matrix products are BLAS's, in float32.
 
     n_threads: by default one for each physical core, and never more. isa: see `kernels.dispatch.table`.
     """
@@ -62,7 +62,9 @@ def native_ops(activations: Activations, n_threads: int | None = None, isa: str 
         attend=kernels.attend,
         glu=kernels.glu,
         soft_cap=kernels.soft_cap,
-        moe_ffn=partial(moe.moe_ffn_f32, glu=kernels.glu),
+        linear=linear.linear_blas,
+        linears=linear.linears_blas,
+        moe_ffn=partial(moe.moe_ffn, linear=linear.linear_blas, glu=kernels.glu),
     )
     if activations == "f32":
         return ops

@@ -247,7 +247,7 @@ def load(
     try:
         shapes = {name: info.shape for name, info in file.tensors.items()}
         spec = read_spec(file.metadata, shapes, n_ctx)
-        weights = Weights(file, _quarter_of_memory() if unpack_budget is None else unpack_budget, expert_cache)
+        weights = Weights.of_file(file, _quarter_of_memory() if unpack_budget is None else unpack_budget, expert_cache)
         check_tensors(spec, weights)
     except BaseException:
         file.close()

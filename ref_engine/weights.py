@@ -169,14 +169,23 @@ class Weights(Mapping[str, Weight]):
     ones going first; None: what a backend makes of experts stays, as for other weights.
     """
 
-    def __init__(self, file: GGUFFile, unpack_budget: int, expert_cache: int | None = None) -> None:
-        cache = UnpackCache(unpack_budget)
-        self.expert_cache = None if expert_cache is None else UnpackCache(expert_cache)
-        self._all: dict[str, Weight] = {}
-        for name, info in file.tensors.items():
-            data = file.data(name)
-            self._all[name] = Weight(name, info.type, info.shape, data, cache, expert_cache=self.expert_cache)
+    def __init__(self, tensors: Mapping[str, Weight], expert_cache: UnpackCache | None = None) -> None:
+        self.expert_cache = expert_cache
+        self._all = dict(tensors)
         self._layers: dict[int, LayerTensors] = {}
+
+    @classmethod
+    def of_file(cls, file: GGUFFile, unpack_budget: int, expert_cache: int | None = None) -> Weights:
+        """All tensors of an open file, their bytes staying where they are mapped."""
+        cache = UnpackCache(unpack_budget)
+        experts = None if expert_cache is None else UnpackCache(expert_cache)
+        return cls(
+            {
+                name: Weight(name, info.type, info.shape, file.data(name), cache, expert_cache=experts)
+                for name, info in file.tensors.items()
+            },
+            experts,
+        )
 
     def layer(self, blk: int) -> LayerTensors:
         """The tensors of the layer `blk.{blk}.*`."""

@@ -1,7 +1,6 @@
 """Latent attention against the papers' formulas in float64: absorbed and not, with windows, gates and indexers."""
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from ref_engine.cache import Cache
 from ref_engine.files.types import GGMLType
 from ref_engine.reference.rope import rope_table
 from ref_engine.spec import IndexerSpec, LatentAttentionSpec, LayerSpec, ModelSpec, NormSpec, RopeSpec
-from ref_engine.weights import Weight
+from ref_engine.weights import Weight, Weights
 
 T, D, H, NOPE, ROPE, V, RANK, Q_RANK = 12, 10, 3, 5, 4, 6, 7, 8
 EPS = 1e-5
@@ -51,14 +50,14 @@ def model(spec: LatentAttentionSpec) -> ModelSpec:
 
 def run(x: np.ndarray, spec: LatentAttentionSpec, w: dict[str, np.ndarray], chunks: list[int]) -> np.ndarray:
     """The part over the rows of x, in passes of so many tokens, in q8 mode (with F32 weights: products in order)."""
-    weights: Any = {f"blk.0.{n}": Weight(n, GGMLType.F32, a.shape, a.reshape(-1).view(np.uint8)) for n, a in w.items()}
+    weights = {f"blk.0.{n}": Weight(n, GGMLType.F32, a.shape, a.reshape(-1).view(np.uint8)) for n, a in w.items()}
     cache, out = Cache(model(spec), 64, "f32"), []
     for n in chunks:
         positions = cache.n_done + np.arange(n)
         ropes = {} if spec.rope is None else {spec.rope: rope_table(spec.rope, positions)}
         share = Share(cache, slice(0, n), positions)
         p = Pass(numpy_ops("q8"), (share,), positions, ropes, lambda name, layer, value: value, tracing=False)
-        out.append(latent_attention(x[positions], spec, Site(weights, 0, 0, p)))
+        out.append(latent_attention(x[positions], spec, Site(Weights(weights), 0, 0, p)))
         cache.advance([0] * n)
     return np.concatenate(out)
 
@@ -151,15 +150,15 @@ def test_a_layer_may_follow_the_choice_of_one_before_it() -> None:
     follower = replace(SPEC, follows=True)
     arrays = draw(first)
     x = np.random.default_rng(4).standard_normal((T, D)).astype(np.float32)
-    weights: Any = {
-        f"blk.0.{n}": Weight(n, GGMLType.F32, a.shape, a.reshape(-1).view(np.uint8)) for n, a in arrays.items()
-    }
+    weights = {f"blk.0.{n}": Weight(n, GGMLType.F32, a.shape, a.reshape(-1).view(np.uint8)) for n, a in arrays.items()}
     layers = tuple(LayerSpec(part, None) for part in (first, follower, SPEC))
     cache, positions = Cache(replace(model(first), layers=layers), 64, "f32"), np.arange(T)
     assert first.rope is not None
     ropes = {first.rope: rope_table(first.rope, positions)}
     share = Share(cache, slice(0, T), positions)
     p = Pass(numpy_ops("q8"), (share,), positions, ropes, lambda name, layer, value: value, tracing=False)
-    a, b, free = (latent_attention(x, part, Site(weights, 0, i, p)) for i, part in enumerate((first, follower, SPEC)))
+    a, b, free = (
+        latent_attention(x, part, Site(Weights(weights), 0, i, p)) for i, part in enumerate((first, follower, SPEC))
+    )
     assert (a == b).all()
     assert not np.allclose(a[INDEXER.top_k :], free[INDEXER.top_k :])

@@ -72,10 +72,16 @@ def temperatures(positions: NDArray[np.int64], t: Temperature) -> F32:
 
 
 def scores_blas(q: F32, k: F32) -> F32:
-    """q (T, H, Hd), k (S, K, Hd) -> (H, T, S), as one matrix product for each group of heads."""
+    """q (T, H, Hd), k (S, K, Hd) -> (H, T, S), one matrix product for each group of heads, in float64, rounded once."""
     grouped = q.transpose(1, 0, 2).reshape(k.shape[1], -1, q.shape[2])  # (K, H / K * T, Hd)
-    scores: F32 = np.matmul(grouped, k.transpose(1, 2, 0)).reshape(q.shape[1], q.shape[0], -1)
-    return scores
+    return _product(grouped, k.transpose(1, 2, 0)).reshape(q.shape[1], q.shape[0], -1)
+
+
+def _product(a: F32, b: F32) -> F32:
+    """(K, m, n), (K, n, p) -> (K, m, p), one group after the other, which keeps the float64 numbers few."""
+    return np.stack(
+        [(x.astype(np.float64) @ y.astype(np.float64)).astype(np.float32) for x, y in zip(a, b, strict=True)]
+    )
 
 
 def scores_ordered(q: F32, k: F32) -> F32:
@@ -111,8 +117,7 @@ def soft_cap(x: F32, cap: float) -> F32:
 def weighted_blas(p: F32, v: F32, seen: NDArray[np.bool_]) -> F32:
     """p (H, T, S), v (S, K, Hd) -> (H, T, Hd), as one matrix product for each group of heads; `seen` is not needed."""
     grouped = p.reshape(v.shape[1], -1, p.shape[2])  # (K, H / K * T, S)
-    mixed: F32 = np.matmul(grouped, v.transpose(1, 0, 2)).reshape(*p.shape[:2], v.shape[2])
-    return mixed
+    return _product(grouped, v.transpose(1, 0, 2)).reshape(*p.shape[:2], v.shape[2])
 
 
 def weighted_ordered(p: F32, v: F32, seen: NDArray[np.bool_]) -> F32:

@@ -1,6 +1,7 @@
 """y = W x, in the two senses of this project.
 
-`activations="f32"`: the weights as float32 numbers, an ordinary matrix product. This is the truth.
+`activations="f32"`: the weights as float32 numbers. This is the truth: products and sums are in float64 and rounded
+once, but for large matrices, where that would take several times as long as BLAS's float32 sums.
 `activations="q8"`: what fast kernels compute. x is rounded to 8-bit blocks, the dot of two blocks is an exact integer,
 and each output adds its blocks in order, in float32, multiply and add rounded separately:
 
@@ -26,6 +27,7 @@ from ref_engine.quant.types import PLAIN_TYPES
 from ref_engine.reference.sums import F32, lane_matmul
 from ref_engine.weights import Weight
 
+_EXACT = 1 << 19  # numbers in a matrix up to which f32 mode sums in float64
 Activations = Literal["f32", "q8"]
 Map = tuple[Weight, F32 | None]  # a weight and its bias
 
@@ -38,7 +40,8 @@ def linear(x: F32, weight: Weight, bias: F32 | None = None, *, activations: Acti
     if x.shape[-1] != weight.shape[-1]:
         raise ValueError(f"{weight.name}: input of width {x.shape[-1]}, weight of width {weight.shape[-1]}")
     if activations == "f32":
-        y = x @ weight.f32().T
+        w = weight.f32()
+        y = exact_dot(x, w) if w.size <= _EXACT else x @ w.T
     elif weight.is_plain:
         y = plain_dot(x, weight)
     else:
@@ -51,10 +54,26 @@ def linears(x: F32, maps: Sequence[Map], *, activations: Activations) -> list[F3
     return [linear(x, weight, bias, activations=activations) for weight, bias in maps]
 
 
+def linear_blas(x: F32, weight: Weight, bias: F32 | None = None) -> F32:
+    """As `linear` in f32 mode, but always in float32 sums of BLAS's order."""
+    y: F32 = x @ weight.f32().T
+    return y if bias is None else y + bias
+
+
+def linears_blas(x: F32, maps: Sequence[Map]) -> list[F32]:
+    return [linear_blas(x, weight, bias) for weight, bias in maps]
+
+
 linear_f32 = partial(linear, activations="f32")
 linear_q8 = partial(linear, activations="q8")
 linears_f32 = partial(linears, activations="f32")
 linears_q8 = partial(linears, activations="q8")
+
+
+def exact_dot(x: F32, w: F32) -> F32:
+    """x (T, n) times the rows of w (rows, n), in float64, rounded once to float32: (T, rows)."""
+    y: F32 = (x.astype(np.float64) @ w.astype(np.float64).T).astype(np.float32)
+    return y
 
 
 def block_dot(x: Rounded, weight: Weight) -> F32:

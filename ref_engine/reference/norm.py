@@ -17,6 +17,13 @@ def rms_norm(x: F32, weight: F32 | None, eps: float) -> F32:
     return y if weight is None else y * weight
 
 
+def rms_norm_exact(x: F32, weight: F32 | None, eps: float) -> F32:
+    """As `rms_norm`, with the mean in float64."""
+    mean = np.mean(x.astype(np.float64) ** 2, axis=-1, keepdims=True)
+    y: F32 = (x / np.sqrt(mean + np.float32(eps))).astype(np.float32)
+    return y if weight is None else y * weight
+
+
 def layer_norm(x: F32, weight: F32 | None, bias: F32 | None, eps: float) -> F32:
     """(x - mean(x)) / sqrt(mean((x - mean(x))**2) + eps) * weight + bias over the last axis.
 

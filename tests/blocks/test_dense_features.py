@@ -19,17 +19,17 @@ from ref_engine.reference.attention import temperatures
 from ref_engine.spec import AttentionSpec, FfnSpec, LayerSpec, ModelSpec, NormSpec
 from ref_engine.spec.attention import Temperature
 from ref_engine.spec.projection import ProjectionSpec
-from ref_engine.weights import Weight
+from ref_engine.weights import Weight, Weights
 
 Arrays = Mapping[str, list]
 
 
-def weights(arrays: Arrays) -> dict[str, Weight]:
+def weights(arrays: Arrays) -> Weights:
     made = {}
     for name, values in arrays.items():
         array = np.array(values, np.float32)
         made[name] = Weight(name, GGMLType.F32, array.shape, array.reshape(-1).view(np.uint8))
-    return made
+    return Weights(made)
 
 
 def pass_over(*positions: int) -> Pass:

@@ -125,7 +125,7 @@ def with_table(source: Path, to: Path, table: np.ndarray) -> Model:
     file = open_gguf(to)
     plain = read_spec(file.metadata, file.tensors.keys())
     spec = replace(plain, layers=tuple(tabled(plain, i, name) for i in range(plain.n_layer)))
-    weights = Weights(file, 0)
+    weights = Weights.of_file(file, 0)
     check_tensors(spec, weights)
     return Model(file, spec, weights, get_ops("numpy", "f32"), "f32")
 

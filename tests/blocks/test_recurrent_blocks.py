@@ -14,7 +14,7 @@ from ref_engine.blocks.kda import log_decay
 from ref_engine.blocks.site import Pass, Site
 from ref_engine.files.types import GGMLType
 from ref_engine.spec import DeltaNetSpec, KdaSpec, NormSpec
-from ref_engine.weights import Weight
+from ref_engine.weights import Weight, Weights
 
 NORM = NormSpec("ssm_norm", 1e-6)
 
@@ -26,7 +26,7 @@ def site(tensors: dict[str, np.ndarray]) -> Site:
         data = np.ascontiguousarray(values, np.float32).view(np.uint8).reshape(-1)
         weights[f"blk.0.{name}"] = Weight(name, GGMLType.F32, values.shape, data)
     taps = Pass(get_ops("numpy", "f32", 1), (), np.zeros(0, np.int64), {}, lambda name, layer, value: value, False)
-    return Site(weights, 0, 0, taps)  # type: ignore[arg-type]
+    return Site(Weights(weights), 0, 0, taps)  # type: ignore[arg-type]
 
 
 def test_old_and_new_projections_of_a_delta_net_are_the_same() -> None:
