@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 MODEL ?= smollm2
 
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
-KERNELS := $(wildcard ref_engine/kernels/*.pyx ref_engine/kernels/c/*)
+KERNELS := $(wildcard ref_engine/kernels/*.pyx ref_engine/kernels/*.pxi ref_engine/kernels/c/*)
 SAY := $(BIN)/python -c "from ref_engine import compat; print('ref-engine:', compat.why_no_kernels or 'kernels compiled')"
 
 $(BIN)/python:

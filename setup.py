@@ -74,7 +74,7 @@ def kernels() -> list[Extension]:
     """The one extension, which installs without if it does not compile."""
     from Cython.Build import cythonize
 
-    headers = sorted(str(p) for p in Path(C).glob("*.h"))
+    headers = sorted(str(p) for p in [*Path(C).glob("*.h"), *Path(C).parent.glob("*.pxi")])
     native = Extension(
         "ref_engine.kernels._native",
         ["ref_engine/kernels/_native.pyx"],

@@ -11,6 +11,7 @@ from threadpoolctl import ThreadpoolController
 from ref_engine.compat import has_kernels
 from ref_engine.errors import RefEngineError
 from ref_engine.kernels.dispatch import table
+from ref_engine.kernels.halves import Halves
 from ref_engine.kernels.moe import moe_ffn
 from ref_engine.kernels.ops import Kernels
 from ref_engine.kernels.threads import usable_threads
@@ -68,12 +69,15 @@ def native_ops(activations: Activations, n_threads: int | None = None, isa: str 
     )
     if activations == "f32":
         return ops
+    halves = Halves(kernels)
     return replace(
         ops,
         scope=nullcontext,
         linear=kernels.linear,
         linears=kernels.linears,
         moe_ffn=partial(moe_ffn, kernels),
+        attention_half=halves.attention,
+        ffn_half=halves.ffn,
     )
 
 

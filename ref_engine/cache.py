@@ -64,15 +64,20 @@ class Cache:
 
         Returns those of all tokens so far, (n_done + T, ...), as the cache holds them. `advance` counts them in.
         """
-        slot, end = (layer, name), self.n_done + new.shape[0]
+        rows = self.with_room(layer, name, new.shape[0])
+        with np.errstate(over="ignore"):  # beyond 65504 an f16 cache holds infinity, as ggml's does
+            rows[self.n_done :] = new
+        return rows
+
+    def with_room(self, layer: int, name: str, n: int) -> NDArray[Any]:
+        """The rows of all tokens so far and n more, (n_done + n, ...), which the caller writes."""
+        slot, end = (layer, name), self.n_done + n
         rows = self._rows[slot]
         if end > rows.shape[0]:
             size = min(self.n_ctx, max(end, 2 * rows.shape[0], _FIRST_ROWS))
             grown = np.empty((size, *self._widths[slot]), self._dtype)
             grown[: self.n_done] = rows[: self.n_done]
             self._rows[slot] = rows = grown
-        with np.errstate(over="ignore"):  # beyond 65504 an f16 cache holds infinity, as ggml's does
-            rows[self.n_done : end] = new
         return rows[:end]
 
     def state(self, layer: int, name: str) -> F32:

@@ -15,8 +15,8 @@ from ref_engine.reference.linear import Map
 from ref_engine.reference.moe import Experts, Ids
 from ref_engine.reference.moe import Tap as MoeTap
 from ref_engine.reference.sums import F32
-from ref_engine.spec import Pairing
-from ref_engine.weights import Weight
+from ref_engine.spec import LayerSpec, Pairing
+from ref_engine.weights import LayerTensors, Weight
 
 
 class Linear(Protocol):
@@ -57,6 +57,33 @@ class MoeFfn(Protocol):
     def __call__(self, x: F32, ids: Ids, weights: F32, experts: Experts, *, tap: MoeTap | None = None) -> F32: ...
 
 
+KeysAndValues = tuple[NDArray[np.int64], NDArray[Any], NDArray[Any]]
+"""Of one sequence: positions of its new tokens (n,), the cache's keys (S, K, Hd) and values (S, K, Vd) of all its
+tokens, whose last n rows are yet to be written."""
+
+
+class AttentionHalf(Protocol):
+    """x (T, D), the stream, -> the stream with what the layer's mixer adds; None where it has to be composed.
+
+    turn: cosines and sines (T, n_rot / 2) of the layer's rotation. sequences: those whose tokens the rows are.
+    """
+
+    def __call__(
+        self,
+        x: F32,
+        layer: LayerSpec,
+        tensors: LayerTensors,
+        turn: tuple[F32, F32] | None,
+        sequences: Sequence[KeysAndValues],
+    ) -> F32 | None: ...
+
+
+class FfnHalf(Protocol):
+    """The same for the layer's feed-forward part."""
+
+    def __call__(self, x: F32, layer: LayerSpec, tensors: LayerTensors) -> F32 | None: ...
+
+
 @dataclass(frozen=True)
 class Ops:
     """Each field has the signature and, in q8 mode, the bits of the function of that name in `reference/`."""
@@ -74,3 +101,5 @@ class Ops:
     activation: Callable[[F32, str], F32]
     soft_cap: Callable[[F32, float], F32]
     moe_ffn: MoeFfn
+    attention_half: AttentionHalf | None = None  # coarser entries; None: always composed
+    ffn_half: FfnHalf | None = None

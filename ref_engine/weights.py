@@ -145,6 +145,7 @@ class LayerTensors(dict[str, Weight]):
         self._prefix = prefix
         self._vectors: dict[str, F32 | None] = {}
         self._maps: dict[str, tuple[Weight, F32 | None, F32 | None]] = {}
+        self.kept: dict[Any, Any] = {}  # what a backend has made of the layer
 
     def __missing__(self, name: str) -> Weight:
         raise ModelError(f"tensor {self._prefix}{name} is missing from the file")

@@ -115,21 +115,51 @@ def leaving(x: F32, layer: LayerSpec, at: Site) -> F32:
 
 
 def serial(x: F32, layer: LayerSpec, at: Site) -> F32:
+    """One half after the other, each in one call where the backend can."""
     if layer.mixer is not None:
-        h = at.tap("attn_norm", at.norm(x, layer.mixer_norm))
-        x = carried(x, h, layer)
-        h = at.tap("attn_out", run_part(h, layer.mixer, at))
-        if layer.mixer_post_norm is not None:
-            h = at.tap("attn_post_norm", at.norm(h, layer.mixer_post_norm))
-        x = at.tap(layer.stream_name, x + scaled(h, layer.residual_scale))
+        done = attention_in_one(x, layer, at)
+        x = mixed(x, layer.mixer, layer, at) if done is None else done
     if layer.ffn is not None:
-        h = at.tap(layer.ffn_norm_name, at.norm(x, layer.ffn_norm))
-        x = carried(x, h, layer)
-        h = at.tap("ffn_out", run_part(h, layer.ffn, at))
-        if layer.ffn_post_norm is not None:
-            h = at.tap("ffn_post_norm", at.norm(h, layer.ffn_post_norm))
-        x = x + scaled(h, layer.residual_scale)
+        done = ffn_in_one(x, layer, at)
+        x = fed(x, layer.ffn, layer, at) if done is None else done
     return x
+
+
+def mixed(x: F32, mixer: Part, layer: LayerSpec, at: Site) -> F32:
+    h = at.tap("attn_norm", at.norm(x, layer.mixer_norm))
+    x = carried(x, h, layer)
+    h = at.tap("attn_out", run_part(h, mixer, at))
+    if layer.mixer_post_norm is not None:
+        h = at.tap("attn_post_norm", at.norm(h, layer.mixer_post_norm))
+    return at.tap(layer.stream_name, x + scaled(h, layer.residual_scale))
+
+
+def fed(x: F32, part: Part, layer: LayerSpec, at: Site) -> F32:
+    h = at.tap(layer.ffn_norm_name, at.norm(x, layer.ffn_norm))
+    x = carried(x, h, layer)
+    h = at.tap("ffn_out", run_part(h, part, at))
+    if layer.ffn_post_norm is not None:
+        h = at.tap("ffn_post_norm", at.norm(h, layer.ffn_post_norm))
+    return x + scaled(h, layer.residual_scale)
+
+
+def attention_in_one(x: F32, layer: LayerSpec, at: Site) -> F32 | None:
+    """The first half by `Ops.attention_half`; None where somebody looks inside or the backend has no such call."""
+    half, mixer = at.ops.attention_half, layer.mixer
+    if half is None or at.p.tracing or not isinstance(mixer, AttentionSpec):
+        return None
+    sequences = []
+    for share in at.p.shares:
+        n = share.rows.stop - share.rows.start
+        keys, values = (share.cache.with_room(at.index, name, n) for name in ("k", "v"))
+        sequences.append((share.positions, keys, values))
+    turn = None if mixer.rope is None else at.p.ropes[mixer.rope]
+    return half(x, layer, at.weights.layer(at.blk), turn, sequences)
+
+
+def ffn_in_one(x: F32, layer: LayerSpec, at: Site) -> F32 | None:
+    half = at.ops.ffn_half
+    return None if half is None or at.p.tracing else half(x, layer, at.weights.layer(at.blk))
 
 
 def carried(x: F32, normed: F32, layer: LayerSpec) -> F32:

@@ -35,6 +35,61 @@ class Stack:
     def lay(self, data: NDArray[np.uint8]) -> None: ...
     def missing(self, ids: Ids) -> list[int]: ...
 
+Norm = tuple[F32 | None, float] | None
+
+class Map:
+    def __init__(self, weight: Packed | tuple[str, NDArray[np.uint8], int, int], bias: F32 | None) -> None: ...
+
+class FfnHalf:
+    def __init__(
+        self,
+        up: Map,
+        gate: Map | None,
+        down: Map,
+        activation: str,
+        constants: tuple[float, ...],
+        gated: bool,
+        before: Norm,
+        after: Norm,
+        scale: float | None,
+    ) -> None: ...
+    def run(self, table: Table, x: F32, out: F32, n_threads: int) -> None: ...
+
+class AttentionHalf:
+    def __init__(
+        self,
+        q: Map,
+        k: Map,
+        v: Map,
+        output: Map,
+        n_head: int,
+        n_head_kv: int,
+        q_norm: Norm,
+        k_norm: Norm,
+        turned: int,
+        adjacent: bool,
+        query_scale: float,
+        scale: float,
+        window: int,
+        cap: float,
+        inverse_cap: float,
+        sinks: F32 | None,
+        half: bool,
+        before: Norm,
+        after: Norm,
+        residual_scale: float | None,
+    ) -> None: ...
+    def run(
+        self,
+        table: Table,
+        x: F32,
+        cos: F32 | None,
+        sin: F32 | None,
+        shares: list[tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.uint8]]],
+        out: F32,
+        n_threads: int,
+    ) -> None: ...
+
 class Table:
     name: str
     def __init__(self, isa: str) -> None: ...

@@ -51,6 +51,47 @@ cdef extern from "table.h" nogil:
         float *out
         uint8_t *scratch
 
+    int MOST_HEAD
+
+    ctypedef struct norm_args:
+        int there
+        const float *weight
+        float eps
+
+    ctypedef struct share_args:
+        ptrdiff_t row, T, S
+        const int64_t *positions
+        void *k
+        void *v
+
+    ctypedef struct half_args:
+        const float *x
+        float *out
+        ptrdiff_t T, D
+        norm_args before, after
+        float scale
+        int scaled
+        uint8_t *scratch
+
+    ctypedef struct attention_half_args:
+        half_args half
+        expert_map q, k, v, output
+        norm_args q_norm, k_norm
+        const float *cos
+        const float *sin
+        ptrdiff_t turned
+        int adjacent
+        float query_scale
+        attend_args attend
+        const share_args *shares
+        ptrdiff_t n_shares
+
+    ctypedef struct ffn_half_args:
+        half_args half
+        expert_map up, gate, down
+        int unit, gated, fused
+        float constants[2]
+
     ctypedef struct kernel_table:
         const char *name
         void (*quantize32)(const float *, ptrdiff_t, ptrdiff_t, uint8_t *, int) noexcept nogil
@@ -67,6 +108,8 @@ cdef extern from "table.h" nogil:
         void (*soft_cap)(const float *, ptrdiff_t, float, float, float *, int) noexcept nogil
         size_t (*moe_scratch)(const moe_args *) noexcept nogil
         void (*moe)(const moe_args *, int) noexcept nogil
+        size_t (*attention_half)(const attention_half_args *, int) noexcept nogil
+        size_t (*ffn_half)(const ffn_half_args *, int) noexcept nogil
 
     const kernel_table *ref_engine_table(int isa)
     int ref_engine_cpu_has(int isa)
@@ -471,3 +514,6 @@ def cpu_isas():
 
 
 HAS_OPENMP = bool(REF_ENGINE_OPENMP)
+
+
+include "halves.pxi"

@@ -57,6 +57,12 @@ OP void dots(int n, const vb *q, int quads, int bits, const int8_t *x, ptrdiff_t
             isum[t] = dot(isum[t], q + j, step, bits, x + t * token + 4 * j);
 }
 
+/* A single token reads weights that no cache has: ask for those that come some blocks later. */
+OP void fetch_ahead(const uint8_t *w, int bytes)
+{
+    UNROLL for (int i = 0; i < bytes; i += 64) __builtin_prefetch(w + FETCH_AHEAD + i);
+}
+
 /* One group of rows, one tile of n tokens, weights in blocks of 32. y: first output of the first token. */
 OP void tile32(int kind, int n, const uint8_t *w, const uint8_t *x, ptrdiff_t blocks, float *y, ptrdiff_t stride,
                int rows)
@@ -67,6 +73,8 @@ OP void tile32(int kind, int n, const uint8_t *w, const uint8_t *x, ptrdiff_t bl
     vf acc[TILE];
     UNROLL for (int t = 0; t < n; t++) acc[t] = vf_set1(0);
     for (ptrdiff_t b = 0; b < blocks; b++, x += n * X32_BYTES) {
+        if (n == 1)
+            fetch_ahead(w + b * block_bytes32(kind), block_bytes32(kind));
         const int8_t *xq = (const int8_t *)x;
         const float *xd = (const float *)(x + 32 * n), *xs = xd + n;
         const int32_t *sum = (const int32_t *)(x + sum_at * n);
@@ -124,6 +132,8 @@ OP void tile_k(int kind, int n, const uint8_t *w, const uint8_t *x, ptrdiff_t bl
         UNROLL for (int j = 0; j < 8; j++)
         {
             vb q[8];
+            if (n == 1)
+                fetch_ahead(w + j * (k_bytes(kind) / 8), (int)k_bytes(kind) / 8);
             unpack_k(kind, w, j, q);
             vi one[TILE], two[TILE];
             if (kind == W_Q6_K) { /* sixteen weights to a scale */

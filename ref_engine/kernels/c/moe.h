@@ -63,9 +63,10 @@ static void place_rounded(const expert_map *m, const uint8_t *from, ptrdiff_t t,
         }
 }
 
-OP uint8_t *take(const moe_args *a, size_t *at, ptrdiff_t bytes)
+/* The next so many bytes of the scratch; NULL where it is only counted. */
+OP uint8_t *take(uint8_t *scratch, size_t *at, ptrdiff_t bytes)
 {
-    uint8_t *here = a->scratch ? a->scratch + *at : NULL;
+    uint8_t *here = scratch ? scratch + *at : NULL;
     *at += (size_t)ALIGN64(bytes);
     return here;
 }
@@ -75,19 +76,19 @@ static moe_scratch_t moe_places(const moe_args *a)
     const ptrdiff_t pairs = a->T * a->k, item = sizeof(ptrdiff_t), D = a->up.columns;
     moe_scratch_t s;
     size_t at = 0;
-    s.start = (ptrdiff_t *)take(a, &at, (a->E + 1) * item);
-    s.used = (ptrdiff_t *)take(a, &at, (a->E < pairs ? a->E : pairs) * item);
-    s.pair = (ptrdiff_t *)take(a, &at, pairs * item);
-    s.place = (ptrdiff_t *)take(a, &at, pairs * item);
+    s.start = (ptrdiff_t *)take(a->scratch, &at, (a->E + 1) * item);
+    s.used = (ptrdiff_t *)take(a->scratch, &at, (a->E < pairs ? a->E : pairs) * item);
+    s.pair = (ptrdiff_t *)take(a->scratch, &at, pairs * item);
+    s.place = (ptrdiff_t *)take(a->scratch, &at, pairs * item);
     s.ways = a->gate.rows && !same_rounding(a->up.kind, a->gate.kind) ? 2 : 1;
     for (int i = 0; i < s.ways; i++) {
         ptrdiff_t bytes = rounded_bytes(i ? &a->gate : &a->up);
-        s.once[i] = take(a, &at, a->weigh_input ? 0 : a->T * bytes);
-        s.x[i] = take(a, &at, pairs * bytes);
+        s.once[i] = take(a->scratch, &at, a->weigh_input ? 0 : a->T * bytes);
+        s.x[i] = take(a->scratch, &at, pairs * bytes);
     }
-    s.h = (float *)take(a, &at, pairs * a->down.columns * 4);
-    s.y = (float *)take(a, &at, pairs * (D > a->down.rows ? D : a->down.rows) * 4); /* weighted x too */
-    s.rounded_h = take(a, &at, pairs * rounded_bytes(&a->down));
+    s.h = (float *)take(a->scratch, &at, pairs * a->down.columns * 4);
+    s.y = (float *)take(a->scratch, &at, pairs * (D > a->down.rows ? D : a->down.rows) * 4); /* weighted x too */
+    s.rounded_h = take(a->scratch, &at, pairs * rounded_bytes(&a->down));
     s.n_used = 0;
     s.bytes = at;
     return s;
@@ -159,23 +160,33 @@ static void expert_tile(const expert_map *m, ptrdiff_t e, ptrdiff_t g, const uin
 
 OP ptrdiff_t groups_of(ptrdiff_t rows) { return (rows + GROUP - 1) / GROUP; }
 
-/* Sixteen hidden features of one expert for all its tokens. */
-static void hide(const moe_args *a, const moe_scratch_t *s, ptrdiff_t e, ptrdiff_t g)
+/* Sixteen hidden features, group g of gate and g_up of up, of expert e for T tokens -> h (T, F). */
+static void hide_group(const expert_map *up_map, const expert_map *gate_map, ptrdiff_t e, ptrdiff_t g, ptrdiff_t g_up,
+                       const uint8_t *x_up, const uint8_t *x_gate, ptrdiff_t T, ptrdiff_t F, int unit,
+                       const float *constants, float *h)
 {
-    const ptrdiff_t F = a->down.columns, from = s->start[e], T = s->start[e + 1] - from;
-    const int here = F - g * GROUP < GROUP ? (int)(F - g * GROUP) : GROUP, gate_way = s->ways - 1;
-    const expert_map *gate_map = a->fused ? &a->up : &a->gate;
+    const int here = F - g * GROUP < GROUP ? (int)(F - g * GROUP) : GROUP;
     int n;
     for (ptrdiff_t t = 0; t < T; t += n) {
         float up[GROUP * TILE] = {0}, gate[GROUP * TILE] = {0};
         n = tile_at(T - t);
-        if (a->gated)
-            expert_tile(gate_map, e, g, s->x[gate_way] + (from + t) * rounded_bytes(gate_map), n, gate);
-        expert_tile(&a->up, e, a->fused ? g + F / GROUP : g, s->x[0] + (from + t) * rounded_bytes(&a->up), n, up);
+        if (gate_map)
+            expert_tile(gate_map, e, g, x_gate + t * rounded_bytes(gate_map), n, gate);
+        expert_tile(up_map, e, g_up, x_up + t * rounded_bytes(up_map), n, up);
         for (int i = 0; i < n; i++)
-            store_rows(s->h + (from + t + i) * F + g * GROUP,
-                       hidden16(a->unit, a->gated, a->constants, gate + GROUP * i, up + GROUP * i), here);
+            store_rows(h + (t + i) * F + g * GROUP,
+                       hidden16(unit, gate_map != NULL, constants, gate + GROUP * i, up + GROUP * i), here);
     }
+}
+
+/* The same of the expert's own tokens. */
+static void hide(const moe_args *a, const moe_scratch_t *s, ptrdiff_t e, ptrdiff_t g)
+{
+    const ptrdiff_t F = a->down.columns, from = s->start[e], T = s->start[e + 1] - from;
+    const expert_map *gate = a->fused ? &a->up : a->gated ? &a->gate : NULL;
+    hide_group(&a->up, gate, e, g, a->fused ? g + F / GROUP : g, s->x[0] + from * rounded_bytes(&a->up),
+               gate ? s->x[s->ways - 1] + from * rounded_bytes(gate) : NULL, T, F, a->unit, a->constants,
+               s->h + from * F);
 }
 
 /* Sixteen outputs of one expert for all its tokens, weighted. */

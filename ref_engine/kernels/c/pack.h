@@ -17,6 +17,7 @@
 #include "table.h"
 
 #define GROUP 16
+#define FETCH_AHEAD 4096 /* bytes */
 #define ALIGN64(n) (((n) + 63) & ~(ptrdiff_t)63)
 
 static inline int has_m(int kind) { return kind == W_Q4_1 || kind == W_Q5_1; }
@@ -36,6 +37,12 @@ static inline sections sections_of(int kind, ptrdiff_t blocks)
     s.q = s.qh + (has_qh(kind) ? blocks * 64 : 0);
     s.bytes = s.q + blocks * (kind == W_Q8_0 ? 512 : 256);
     return s;
+}
+
+/* What a block takes of its group, scales and all. */
+static inline int block_bytes32(int kind)
+{
+    return 32 + 32 * has_m(kind) + 64 * has_qh(kind) + (kind == W_Q8_0 ? 512 : 256);
 }
 
 /* Blocks of 256: offsets within one block of 16 rows. */

@@ -51,6 +51,53 @@ typedef struct {
     uint8_t *scratch;         /* moe_scratch() bytes, aligned to 64; NULL to ask how many */
 } moe_args;
 
+#define MOST_HEAD 1024 /* numbers in a key that the halves can turn */
+
+/* A norm over the last axis, if there is one. */
+typedef struct {
+    int there;
+    const float *weight; /* or NULL */
+    float eps;
+} norm_args;
+
+/* One sequence's rows of the stream, and what the cache holds of it: S keys and values, the last T to be written. */
+typedef struct {
+    ptrdiff_t row, T, S;
+    const int64_t *positions; /* (T,) */
+    void *k, *v;              /* (S, K, Hd), (S, K, Vd) */
+} share_args;
+
+/* What both halves of a layer do: out = x + scale * after(half(before(x))). */
+typedef struct {
+    const float *x; /* (T, D) */
+    float *out;     /* (T, D), not x */
+    ptrdiff_t T, D;
+    norm_args before, after;
+    float scale;
+    int scaled;
+    uint8_t *scratch; /* aligned to 64; NULL to ask how many bytes */
+} half_args;
+
+typedef struct {
+    half_args half;
+    expert_map q, k, v, output; /* of one "expert" */
+    norm_args q_norm, k_norm;   /* of each head */
+    const float *cos, *sin;     /* (T, turned); NULL: no rotation */
+    ptrdiff_t turned;
+    int adjacent;
+    float query_scale; /* onto the queries, where it is not 1 */
+    attend_args attend; /* H, K, Hd, Vd, half, scale, window, cap, sinks; the rest is filled in */
+    const share_args *shares;
+    ptrdiff_t n_shares;
+} attention_half_args;
+
+typedef struct {
+    half_args half;
+    expert_map up, gate, down; /* as in moe_args */
+    int unit, gated, fused;
+    float constants[2];
+} ffn_half_args;
+
 typedef struct {
     const char *name;
     void (*quantize32)(const float *x, ptrdiff_t T, ptrdiff_t blocks, uint8_t *out, int threads);
@@ -74,6 +121,8 @@ typedef struct {
     void (*soft_cap)(const float *x, ptrdiff_t n, float inverse_cap, float cap, float *y, int threads);
     size_t (*moe_scratch)(const moe_args *a);
     void (*moe)(const moe_args *a, int threads);
+    size_t (*attention_half)(const attention_half_args *a, int threads); /* bytes of scratch that it needs */
+    size_t (*ffn_half)(const ffn_half_args *a, int threads);
 } kernel_table;
 
 /* The table of an instruction set, or NULL if it was not compiled in. */

@@ -29,7 +29,10 @@
 #include "attention.h"
 #include "moe.h"
 
+#include "halves.h"
+
 const kernel_table REF_ENGINE_UNIT = {
     REF_ENGINE_NAME, quantize32, quantizek, linear, round_plain, plain,
     rms_norm,        rope,       attend_scratch, attend, glu, soft_cap, moe_scratch, moe,
+    attention_half,  ffn_half,
 };

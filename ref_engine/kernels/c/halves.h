@@ -1,0 +1,189 @@
+/* Half a layer in one call: a norm, products, what lies between them, and the sum with the stream.
+
+   Every step has the bits of the kernel that does it alone. Nothing of it is written to fresh memory but the result. */
+#define FFN_TOKENS 128 /* at a time, so that what is hidden stays in a core's cache */
+
+/* T tokens of n numbers, normalised into y; x itself where there is no norm. */
+static const float *normed(const norm_args *norm, const float *x, ptrdiff_t T, ptrdiff_t n, float *y, int threads)
+{
+    if (!norm->there)
+        return x;
+    rms_norm(x, norm->weight, T, n, norm->eps, y, threads);
+    return y;
+}
+
+/* T tokens as they go into a product with m. */
+static void round_tokens(const expert_map *m, const float *x, ptrdiff_t T, uint8_t *out, int threads)
+{
+    (void)threads;
+#pragma omp parallel for num_threads(threads) schedule(static) if (T > 1)
+    for (ptrdiff_t t = 0; t < T; t++)
+        round_for(m, x + t * m->columns, t, T, out);
+}
+
+/* Rounded tokens times the matrix, and the bias -> y (T, rows). */
+static void map_tokens(const expert_map *m, const uint8_t *x, ptrdiff_t T, float *y, int threads)
+{
+    if (m->kind >= W_KINDS)
+        plain(m->kind - W_KINDS, m->data[0], (const float *)x, T, m->rows, m->columns, y, threads);
+    else
+        linear(m->kind, m->data[0], x, T, m->rows, m->columns / (m->kind <= W_Q8_0 ? 32 : 256), y, threads);
+    if (m->bias)
+#pragma omp parallel for num_threads(threads) schedule(static) if (T * m->rows >= WORTH_THREADS)
+        for (ptrdiff_t t = 0; t < T; t++)
+            for (ptrdiff_t i = 0; i < m->rows; i++)
+                y[t * m->rows + i] += m->bias[i];
+}
+
+/* out = x + scale * after(y) for T tokens from `first` on; y is overwritten. */
+static void add_half(const half_args *a, ptrdiff_t first, ptrdiff_t T, float *y, int threads)
+{
+    const ptrdiff_t D = a->D;
+    (void)threads;
+#pragma omp parallel for num_threads(threads) schedule(static) if (T * D >= WORTH_THREADS)
+    for (ptrdiff_t t = 0; t < T; t++) {
+        const float *x = a->x + (first + t) * D;
+        float *half = y + t * D, *out = a->out + (first + t) * D;
+        if (a->after.there)
+            norm_row(half, a->after.weight, D, a->after.eps, half);
+        if (a->scaled)
+            for (ptrdiff_t i = 0; i < D; i++)
+                half[i] *= a->scale;
+        for (ptrdiff_t i = 0; i < D; i++)
+            out[i] = x[i] + half[i];
+    }
+}
+
+/* One head's query or key: normalised in place, then turned into y. Returns where it is. */
+OP const float *prepared(const attention_half_args *a, const norm_args *norm, float *x, ptrdiff_t t, float *y)
+{
+    const ptrdiff_t Hd = a->attend.Hd;
+    if (norm->there)
+        norm_row(x, norm->weight, Hd, norm->eps, x);
+    if (!a->cos)
+        return x;
+    turn_head(x, a->cos + t * a->turned, a->sin + t * a->turned, Hd, a->turned, a->adjacent, y);
+    return y;
+}
+
+OP void remember(const attention_half_args *a, const float *x, ptrdiff_t n, void *cache, ptrdiff_t at)
+{
+    if (a->attend.half)
+        for (ptrdiff_t i = 0; i < n; i++)
+            ((uint16_t *)cache)[at + i] = float_to_half(x[i]);
+    else
+        memcpy((float *)cache + at, x, (size_t)n * 4);
+}
+
+/* Queries of a share to `queries`, keys and values into its cache. q, k, v: as the products gave them. */
+static void prepare_share(const attention_half_args *a, const share_args *share, float *q, float *k, const float *v,
+                          float *queries, int threads)
+{
+    const ptrdiff_t H = a->attend.H, K = a->attend.K, Hd = a->attend.Hd, Vd = a->attend.Vd;
+    (void)threads;
+#pragma omp parallel for num_threads(threads) schedule(static) if (share->T * H * Hd >= WORTH_THREADS)
+    for (ptrdiff_t i = 0; i < share->T; i++) {
+        const ptrdiff_t t = share->row + i, s = share->S - share->T + i;
+        for (ptrdiff_t h = 0; h < H; h++) {
+            float *to = queries + (t * H + h) * Hd;
+            const float *turned = prepared(a, &a->q_norm, q + (t * H + h) * Hd, t, to);
+            for (ptrdiff_t j = 0; j < Hd && (turned != to || a->query_scale != 1); j++)
+                to[j] = turned[j] * a->query_scale; /* times 1 is a copy */
+        }
+        for (ptrdiff_t h = 0; h < K; h++) {
+            float *one = k + (t * K + h) * Hd, turned[MOST_HEAD];
+            remember(a, prepared(a, &a->k_norm, one, t, turned), Hd, share->k, (s * K + h) * Hd);
+        }
+        remember(a, v + t * K * Vd, K * Vd, share->v, s * K * Vd);
+    }
+}
+
+static void attend_share(const attention_half_args *a, const share_args *share, const float *queries, float *mixed,
+                         float *scratch, int threads)
+{
+    attend_args one = a->attend;
+    const ptrdiff_t item = one.half ? 2 : 4;
+    one.q = queries + share->row * one.H * one.Hd;
+    one.out = mixed + share->row * one.H * one.Vd;
+    one.k = share->k, one.v = share->v;
+    one.v_key = one.K * one.Vd * item, one.v_head = one.Vd * item;
+    one.positions = share->positions, one.T = share->T, one.S = share->S;
+    one.scratch = scratch;
+    attend(&one, threads);
+}
+
+static size_t attention_half(const attention_half_args *a, int threads)
+{
+    const half_args *half = &a->half;
+    const expert_map *maps[] = {&a->q, &a->k, &a->v};
+    const ptrdiff_t T = half->T, D = half->D, H = a->attend.H;
+    size_t at = 0, most = 0;
+    float *x = (float *)take(half->scratch, &at, T * D * 4), *results[3];
+    uint8_t *rounded = NULL, *rounded_mixed = take(half->scratch, &at, T * rounded_bytes(&a->output));
+    for (int i = 0; i < 3; i++)
+        results[i] = (float *)take(half->scratch, &at, T * maps[i]->rows * 4);
+    float *queries = (float *)take(half->scratch, &at, T * a->q.rows * 4);
+    float *mixed = (float *)take(half->scratch, &at, T * H * a->attend.Vd * 4);
+    for (ptrdiff_t i = 0; i < a->n_shares; i++) {
+        attend_args one = a->attend;
+        one.T = a->shares[i].T, one.S = a->shares[i].S;
+        size_t floats = attend_scratch(&one, threads);
+        most = floats > most ? floats : most;
+    }
+    for (int i = 0; i < 3; i++) /* for the products and, when they are done, for the scores */
+        most = (size_t)(T * rounded_bytes(maps[i])) / 4 + 1 > most ? (size_t)(T * rounded_bytes(maps[i])) / 4 + 1 : most;
+    rounded = take(half->scratch, &at, (ptrdiff_t)most * 4);
+    if (!half->scratch)
+        return at;
+    const float *in = normed(&half->before, half->x, T, D, x, threads);
+    for (int i = 0; i < 3; i++) {
+        if (i == 0 || !same_rounding(maps[i]->kind, maps[i - 1]->kind))
+            round_tokens(maps[i], in, T, rounded, threads);
+        map_tokens(maps[i], rounded, T, results[i], threads);
+    }
+    for (ptrdiff_t i = 0; i < a->n_shares; i++) {
+        prepare_share(a, a->shares + i, results[0], results[1], results[2], queries, threads);
+        attend_share(a, a->shares + i, queries, mixed, (float *)rounded, threads);
+    }
+    round_tokens(&a->output, mixed, T, rounded_mixed, threads);
+    map_tokens(&a->output, rounded_mixed, T, x, threads);
+    add_half(half, 0, T, x, threads);
+    return at;
+}
+
+/* T tokens from `first` on. */
+static void ffn_tokens(const ffn_half_args *a, ptrdiff_t first, ptrdiff_t T, float *x, uint8_t *const *rounded,
+                       float *h, uint8_t *rounded_h, int threads)
+{
+    const half_args *half = &a->half;
+    const ptrdiff_t F = a->down.columns, groups = groups_of(F);
+    const expert_map *gate = a->fused ? &a->up : a->gated ? &a->gate : NULL;
+    const int two_ways = gate && !same_rounding(a->up.kind, gate->kind);
+    const float *in = normed(&half->before, half->x + first * half->D, T, half->D, x, threads);
+    round_tokens(&a->up, in, T, rounded[0], threads);
+    if (two_ways)
+        round_tokens(gate, in, T, rounded[1], threads);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (ptrdiff_t g = 0; g < groups; g++)
+        hide_group(&a->up, gate, 0, g, a->fused ? g + groups : g, rounded[0], rounded[two_ways], T, F, a->unit,
+                   a->constants, h);
+    round_tokens(&a->down, h, T, rounded_h, threads);
+    map_tokens(&a->down, rounded_h, T, x, threads);
+    add_half(half, first, T, x, threads);
+}
+
+static size_t ffn_half(const ffn_half_args *a, int threads)
+{
+    const half_args *half = &a->half;
+    const ptrdiff_t together = half->T < FFN_TOKENS ? half->T : FFN_TOKENS;
+    size_t at = 0;
+    float *x = (float *)take(half->scratch, &at, together * half->D * 4);
+    float *h = (float *)take(half->scratch, &at, together * a->down.columns * 4);
+    uint8_t *rounded[2] = {take(half->scratch, &at, together * rounded_bytes(&a->up)),
+                           take(half->scratch, &at, a->gated && !a->fused ? together * rounded_bytes(&a->gate) : 0)};
+    uint8_t *rounded_h = take(half->scratch, &at, together * rounded_bytes(&a->down));
+    if (half->scratch)
+        for (ptrdiff_t t = 0; t < half->T; t += together)
+            ffn_tokens(a, t, half->T - t < together ? half->T - t : together, x, rounded, h, rounded_h, threads);
+    return at;
+}
