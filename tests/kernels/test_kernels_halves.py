@@ -171,8 +171,9 @@ def test_shapes_are_checked(isa: str, make_weight: Make) -> None:
 
     for wrong in (
         {"n_head": 3}, {"n_head_kv": 3}, {"n_head": 0}, {"k": matrix(64)}, {"v": matrix(120)},
-        {"output": matrix(D, 128)}, {"turned": 33}, {"turned": -1}, {"window": -1}, {"cap": np.inf}, {"sinks": np.zeros(3, np.float32)},
-        {"q_norm": (np.zeros(65, np.float32), 0.0)}, {"before": (np.zeros(3, np.float32), 0.0)},
+        {"output": matrix(D, 128)}, {"turned": 33}, {"turned": -1}, {"window": -1}, {"cap": np.inf},
+        {"sinks": np.zeros(3, np.float32)}, {"q_norm": (np.zeros(65, np.float32), 0.0)},
+        {"before": (np.zeros(3, np.float32), 0.0)},
     ):  # fmt: skip
         with pytest.raises(ValueError):
             attention(**wrong)
