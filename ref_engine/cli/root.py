@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from ref_engine.cli.bench import bench
 from ref_engine.cli.cp import cp
 from ref_engine.cli.create import create
 from ref_engine.cli.list import list_models
@@ -136,5 +137,6 @@ for _command in (
     perplexity,
     plan,
     quantize,
+    bench,
 ):
     main.add_command(_command)

@@ -110,6 +110,8 @@ cdef extern from "table.h" nogil:
         void (*moe)(const moe_args *, int) noexcept nogil
         size_t (*attention_half)(const attention_half_args *, int) noexcept nogil
         size_t (*ffn_half)(const ffn_half_args *, int) noexcept nogil
+        int32_t (*dots_alone)(ptrdiff_t) noexcept nogil
+        int32_t (*read_alone)(const uint8_t *, ptrdiff_t) noexcept nogil
 
     const kernel_table *ref_engine_table(int isa)
     int ref_engine_cpu_has(int isa)
@@ -517,3 +519,4 @@ HAS_OPENMP = bool(REF_ENGINE_OPENMP)
 
 
 include "halves.pxi"
+include "ceilings.pxi"

@@ -123,6 +123,9 @@ typedef struct {
     void (*moe)(const moe_args *a, int threads);
     size_t (*attention_half)(const attention_half_args *a, int threads); /* bytes of scratch that it needs */
     size_t (*ffn_half)(const ffn_half_args *a, int threads);
+    /* the machine's ceilings: n times 8 dots of 64 products on registers alone; n bytes (of 256) read once */
+    int32_t (*dots_alone)(ptrdiff_t n);
+    int32_t (*read_alone)(const uint8_t *p, ptrdiff_t n);
 } kernel_table;
 
 /* The table of an instruction set, or NULL if it was not compiled in. */

@@ -30,9 +30,10 @@
 #include "moe.h"
 
 #include "halves.h"
+#include "ceilings.h"
 
 const kernel_table REF_ENGINE_UNIT = {
     REF_ENGINE_NAME, quantize32, quantizek, linear, round_plain, plain,
     rms_norm,        rope,       attend_scratch, attend, glu, soft_cap, moe_scratch, moe,
-    attention_half,  ffn_half,
+    attention_half,  ffn_half,  dots_alone, read_alone,
 };
