@@ -53,10 +53,12 @@ def choose(slots: Sequence[Slot[C]], ids: Sequence[int]) -> tuple[Slot[C], int]:
 
 
 def common(a: Sequence[int], b: Sequence[int]) -> int:
-    """Length of the common prefix."""
-    n = 0
-    for x, y in zip(a, b, strict=False):
-        if x != y:
-            break
-        n += 1
-    return n
+    """Length of the common prefix of two lists, by halves: lists compare much faster than a loop does."""
+    low, high = 0, min(len(a), len(b))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
