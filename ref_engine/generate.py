@@ -168,7 +168,7 @@ class Continuation:
             return self.sampler.force(logits, forced)
         if self._constraint is None or (self._thinking is not None and self._thinking.open):
             return self.sampler.sample(logits)
-        choice = self.sampler.sample(logits, self._constraint.mask())
+        choice = self.sampler.sample(logits, self._constraint)
         if isinstance(self._constraint, ClosingConstraint) and self.n_generated >= self._next_look:
             token = self._in_time(self._constraint, choice.token)
             if token != choice.token:

@@ -260,6 +260,9 @@ class Forbids:
         mask[self.allowed] = self.left > 0
         return mask
 
+    def allows(self, token: int) -> bool:
+        return bool(self.mask()[token])
+
     def accept(self, token: int) -> None:
         self.left -= 1
         self.accepted.append(token)
