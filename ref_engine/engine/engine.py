@@ -230,7 +230,7 @@ class Engine(Generic[C]):
             return
         work.reading = False
         try:
-            event = work.text.next(logits, room=slot.cache.n_past < work.limit)
+            event = work.text.next(logits, room=work.limit - slot.cache.n_past)
         except Exception as error:  # noqa: BLE001 - of a grammar or a sampler: it is this job's alone
             self._free(slot, error)
             return
