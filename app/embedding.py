@@ -37,7 +37,10 @@ def _ids(request: EmbedRequest, resident: Resident, i: int, text: str | tuple[in
             raise ApiError("invalid", f"input {i}: token {id} is outside the vocabulary", "input")
     if len(ids) > limit and not request.truncate:
         raise ContextFull(f"input {i} has {len(ids)} tokens, the context {limit}")
-    return ids[:limit]
+    if len(ids) <= limit:
+        return ids
+    after = [id for id in tokenizer.added_after if id is not None] if isinstance(text, str) else []
+    return [*ids[: limit - len(after)], *after][:limit]  # the mark of its end stays, as with transformers
 
 
 def _pooling(resident: Resident) -> int:

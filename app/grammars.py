@@ -6,7 +6,7 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from ref_engine.text.grammar import (
     Grammar,
@@ -17,10 +17,12 @@ from ref_engine.text.grammar import (
     compile_regex,
 )
 from ref_engine.text.grammar.schema import schema_text
+from ref_engine.text.grammar.triggered import TriggeredGrammar
 
 from .messages import AnyJson, Gbnf, JsonSchema, Lark, Output, Regex, Request
 from .resident import Resident
 
+G = TypeVar("G", Grammar, TriggeredGrammar)
 _KEPT = 64
 
 
@@ -29,10 +31,11 @@ class Grammars:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._kept: OrderedDict[tuple[int, str], tuple[Any, Grammar]] = OrderedDict()
+        self._kept: OrderedDict[tuple[int, str], tuple[Any, Any]] = OrderedDict()
 
-    def of(self, request: Request, resident: Resident, prompt: str) -> Grammar | None:
-        """The grammar of an answer to `prompt`, or None. A call that must be comes before a form of the text.
+    def of(self, request: Request, resident: Resident, prompt: str) -> Grammar | TriggeredGrammar | None:
+        """The grammar of an answer to `prompt`, or None. A call that must be comes before a form of the text, and that
+        before strict tools that may be called.
 
         Raises GrammarError for what cannot be held to.
         """
@@ -55,7 +58,7 @@ class Grammars:
             )
         output = request.output
         if output is None:
-            return None
+            return self._open(request, resident, prompt)
         if format.on_channels and isinstance(output, AnyJson | JsonSchema):
             schema = schema_text({"type": "object"} if isinstance(output, AnyJson) else output.schema)
             return self._get(
@@ -65,13 +68,26 @@ class Grammars:
             )
         return self._get(resident, (type(output).__name__, dict(vars(output))), lambda: _compile(output, tokenizer))
 
-    def _get(self, resident: Resident, wanted: tuple[object, ...], make: Callable[[], Grammar]) -> Grammar:
+    def _open(self, request: Request, resident: Resident, prompt: str) -> TriggeredGrammar | None:
+        """Calls obey their schemas where a tool is strict, once they have begun."""
+        choice, tools = request.tool_choice, request.tools
+        if choice.mode == "none" or not any(tool.strict for tool in tools):
+            return None
+        wanted = ("open", [[tool.name, dict(tool.parameters), tool.strict] for tool in tools], prompt[-100:])
+        return self._get(
+            resident,
+            (*wanted, choice.parallel),
+            lambda: resident.format.open_grammar(tools, resident.tokenizer, parallel=choice.parallel, prompt=prompt),
+        )
+
+    def _get(self, resident: Resident, wanted: tuple[object, ...], make: Callable[[], G]) -> G:
         key = (id(resident), json.dumps(wanted, sort_keys=True, default=str))
         with self._lock:
             found = self._kept.get(key)
             if found is not None and found[0] is resident:
                 self._kept.move_to_end(key)
-                return found[1]
+                kept: G = found[1]
+                return kept
         grammar = make()
         with self._lock:
             self._kept[key] = (resident, grammar)

@@ -13,6 +13,7 @@ from ref_engine.errors import RefEngineError
 from ref_engine.generate import Event as TokenEvent
 from ref_engine.sample import SamplingParams
 from ref_engine.text.chat.tools import AnswerParser
+from ref_engine.text.grammar import Grammar
 from ref_engine.thinking import ThinkingRule
 
 from .answer import Answer
@@ -132,7 +133,7 @@ class Pipeline:
         tools = request.tools if request.tool_choice.mode != "none" else ()
         format, conversation = resident.format, request.prompt is None
         reads = conversation and (bool(tools) or format.thinking is not None or bool(format.dropped))
-        params = _params(request, resident, own, held=grammar is not None)
+        params = _params(request, resident, own, held=isinstance(grammar, Grammar))
         job = Job(
             ids=prompt.ids,
             params=params,

@@ -30,10 +30,11 @@ def guard(app: Flask, settings: Settings) -> None:
     """Check Host, Origin, key and size before anything else, and answer what browsers ask before they call."""
     patterns = [_pattern(origin) for origin in settings.origins]
     listens_locally = is_loopback(settings.host)
+    own_name = socket.gethostname()
 
     @app.before_request
     def _() -> Response | None:
-        if listens_locally and not is_local_host(request.host):
+        if listens_locally and not is_local_host(request.host, own_name):
             raise ApiError("forbidden", f"the host {request.host[:100]!a} is not this machine")
         origin = request.headers.get("Origin")
         if origin is not None:
@@ -83,8 +84,8 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
-def is_local_host(host: str) -> bool:
-    """Whether a Host header names this machine or its own network.
+def is_local_host(host: str, own_name: str) -> bool:
+    """Whether a Host header names this machine, called `own_name`, or its own network.
 
     Addresses of the loopback, of private networks and of no network do; so do this machine's name and the names that
     no public DNS gives out. An empty header does: HTTP/1.0 has none.
@@ -93,8 +94,7 @@ def is_local_host(host: str) -> bool:
     try:
         address = ipaddress.ip_address(name)
     except ValueError:
-        own = socket.gethostname().lower()
-        return name in ("", "localhost", own) or name.endswith(_LOCAL_DOMAINS)
+        return name in ("", "localhost", own_name.lower()) or name.endswith(_LOCAL_DOMAINS)
     if address.is_unspecified:
         return True
     return address.is_loopback or address.is_private or address.is_link_local

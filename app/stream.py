@@ -16,9 +16,12 @@ SSE = "text/event-stream; charset=utf-8"
 NDJSON = "application/x-ndjson"
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))  # json.dumps would make one for each piece
+
+
 def dumps(value: Any) -> str:
     """JSON on one line, as SSE and NDJSON need it; text as it is, not in escapes."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _ENCODER.encode(value)
 
 
 def sse(data: Any, event: str | None = None) -> bytes:

@@ -119,7 +119,8 @@ Client: `OpenAI(base_url="http://localhost:11434/v1", api_key="any")`.
 - **Chat**: a last message of the assistant is continued, as Ollama does. Thinking comes as `reasoning`, in messages
   and in deltas. A call's arguments come in pieces.
 - **Completions**: the prompt is raw: no chat template.
-- **Embeddings**: the mean of the last hidden states unless the model says otherwise, of length 1.
+- **Embeddings**: the last hidden states as the model's file says they are pooled (their mean, the first or the last
+  of them), the last one where it does not say; of length 1.
 - **Responses**: without state: nothing is stored, so `previous_response_id` and `conversation` are refused. Reasoning
   is an item of its own, as `reasoning_text`, or as its summary where one is asked for.
 - **finish_reason**: `stop`, `length` (also at the end of the context), `tool_calls`.

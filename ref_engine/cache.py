@@ -124,6 +124,23 @@ class Cache:
             n_past, self._states = self._snapshots[-1] if self._snapshots else (0, {})
         self.n_done = n_past
 
+    def take(self, other: Cache, n_past: int) -> None:
+        """Become the first n_past tokens of another cache of the same model, whatever was here. That one stays."""
+        if not 0 <= n_past <= min(other.n_past, self.n_ctx):
+            raise ValueError(f"cannot take {n_past} of {other.n_past} tokens into a context of {self.n_ctx}")
+        self._snapshots = [s for s in other._snapshots if s[0] <= n_past]
+        if n_past >= other.n_done:
+            done, states = other.n_done, other._states
+        elif self._shapes:
+            done, states = self._snapshots[-1] if self._snapshots else (0, {})
+        else:
+            done, states = n_past, {}
+        for slot, rows in other._rows.items():
+            if self._rows[slot].shape[0] < done:
+                self._rows[slot] = np.empty((min(self.n_ctx, rows.shape[0]), *self._widths[slot]), self._dtype)
+            self._rows[slot][:done] = rows[:done]
+        self.tokens, self.n_done, self._states = other.tokens[:n_past], done, states
+
     @property
     def nbytes(self) -> int:
         kept = {id(s): s.nbytes for _, states in [*self._snapshots, (0, self._states)] for s in states.values()}

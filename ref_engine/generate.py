@@ -3,7 +3,6 @@
 text = "".join(event.text for event in generate(model, prompt_ids, max_tokens=32))
 """
 
-import math
 from collections.abc import Collection, Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, TypeVar
@@ -22,9 +21,12 @@ from ref_engine.sample import (
     VocabInfo,
     dry_breakers,
 )
+from ref_engine.sample.penalties import repeat_lengths
 from ref_engine.stop import StopMatcher
 from ref_engine.thinking import ThinkingRule, ThinkingState
 
+_CIRCLES, _CIRCLE_LOOK = 256, 16  # tokens that make a circle, in four rounds at least; tokens between two looks
+_NEVER = 1 << 62
 FinishReason = Literal["stop", "stop_sequence", "length", "context"]
 
 
@@ -79,8 +81,9 @@ class Event:
     `text` may be empty while a character or a possible stop string is incomplete, and then comes with a
     later event. `finish_reason` is None but for the last event: "stop" (end-of-generation token, whose own
     text is not shown, or a text to which its grammar allows nothing more), "stop_sequence" (named in
-    `stop_sequence` and not shown), "length" (max_tokens; a text with a grammar is completed within them
-    where that is possible) or "context" (no room left). `token` and `logprob` are
+    `stop_sequence` and not shown), "length" (max_tokens) or "context" (no room left); a text with a grammar
+    is completed before either, where that is possible, and then says "length"; where there is no max_tokens,
+    also when it goes round in circles. `token` and `logprob` are
     None only in the one event of max_tokens=0.
     """
 
@@ -135,16 +138,18 @@ class Continuation:
         self._constraint = constraint
         self._thinking = None if thinking is None else ThinkingState(thinking)
         self._closed = False  # the text was made to end, its grammar met, because the tokens run out
-        self._next_look = math.inf if max_tokens is None else 0  # at how many tokens to see whether they suffice
+        self._end_at = _NEVER  # at how many tokens it has to have ended, for it goes round in circles
+        self._next_look = 0  # at how many tokens to see whether those that are left suffice
 
-    def next(self, logits: npt.NDArray[np.float32], room: bool) -> Event:
-        """Choose a token from the logits (V,) after the latest one. `room`: the cache has room for it.
+    def next(self, logits: npt.NDArray[np.float32], room: int) -> Event:
+        """Choose a token from the logits (V,) after the latest one. `room`: for so many more the cache has room.
 
         An event with a finish_reason is the last one.
         """
         if self.max_tokens == 0:
             return Event("", None, finish_reason="length")
-        choice = self._choose(logits)
+        left = room if self.max_tokens is None else min(room, self.max_tokens - self.n_generated - 1)
+        choice = self._choose(logits, left)
         self.n_generated += 1
         ended = choice.token in self.sampler.vocab.eog_ids
         text = self._shown("" if ended else self._decoder.push(choice.token))
@@ -162,26 +167,33 @@ class Continuation:
             reason = "stop_sequence"
         return Event(text, choice.token, choice.logprob, choice.top_logprobs, reason, self._matcher.found)
 
-    def _choose(self, logits: npt.NDArray[np.float32]) -> Choice:
+    def _choose(self, logits: npt.NDArray[np.float32], left: int) -> Choice:
+        """`left`: tokens that there can be after this one."""
         forced = None if self._thinking is None else self._thinking.take_forced()
         if forced is not None:
             return self.sampler.force(logits, forced)
         if self._constraint is None or (self._thinking is not None and self._thinking.open):
             return self.sampler.sample(logits)
-        choice = self.sampler.sample(logits, self._constraint.mask())
-        if isinstance(self._constraint, ClosingConstraint) and self.n_generated >= self._next_look:
-            token = self._in_time(self._constraint, choice.token)
+        choice = self.sampler.sample(logits, self._constraint)
+        if isinstance(self._constraint, ClosingConstraint):
+            token = self._in_time(self._constraint, choice.token, left)
             if token != choice.token:
                 choice, self._closed = self.sampler.replace(logits, token), True
         self._constraint.accept(choice.token)
         return choice
 
-    def _in_time(self, constraint: ClosingConstraint, token: int) -> int:
-        """The token, or another one where after it the text could not be completed before max_tokens.
+    def _in_time(self, constraint: ClosingConstraint, token: int, left: int) -> int:
+        """The token, or another one where after it the text could not be completed with the tokens that are left.
 
         The way to the end of the text is looked for less often the longer it has: it costs as much as many tokens.
         """
-        left = (self.max_tokens or 0) - self.n_generated - 1  # after this token
+        if self.max_tokens is None and self.n_generated % _CIRCLE_LOOK == 0 and self._in_circles():
+            way = constraint.way_out(left, after=token)
+            if way is not None:
+                self._end_at, self._next_look = self.n_generated + 1 + len(way), 0
+        left = min(left, self._end_at - self.n_generated - 1)
+        if self.n_generated < self._next_look:
+            return token
         way = constraint.way_out(left, after=token)
         if way is not None:
             self._next_look = self.n_generated + 1 + (left - len(way)) // 4
@@ -189,6 +201,15 @@ class Continuation:
         self._next_look = self.n_generated + 1
         closing = constraint.way_out(left + 1)
         return closing[0] if closing else token
+
+    def _in_circles(self) -> bool:
+        """Whether the same tokens come again and again: what small models do that cannot find the end of a list."""
+        if self.n_generated < _CIRCLES:
+            return False
+        tail = self.sampler.history[-2 * _CIRCLES :]
+        again = repeat_lengths(tail[-min(self.n_generated, len(tail)) :])
+        periods = ((length, len(again) - i) for i, length in enumerate(again))
+        return any(length + period >= _CIRCLES and length >= 3 * period for length, period in periods)
 
     def _shown(self, text: str) -> str:
         """What of a token's text is known to be before any stop string; thinking is not searched for them."""
@@ -252,7 +273,7 @@ def generate(
 def _events(model: Model[C], ids: list[int], cache: C, text: Continuation) -> Generator[Event, None, None]:
     text.sampler.accept(ids)
     while True:
-        event = text.next(_forward(model, ids, cache), room=cache.n_past < cache.n_ctx)
+        event = text.next(_forward(model, ids, cache), room=cache.n_ctx - cache.n_past)
         yield event
         if event.finish_reason or event.token is None:
             return

@@ -53,8 +53,8 @@ def test_logits_are_llama_cpps(name: str, folder: str, zoo_model: Build, ggml_ge
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_same_bits_for_any_split(name: str, zoo_model: Build) -> None:
-    """At once, in parts, beside another sequence, and after going back; a model whose tokens see later ones has the
-    same last row."""
+    """At once, in parts, beside another sequence, after going back, and from a copy; a model whose tokens see later
+    ones has the same last row."""
     model = ref_engine.load(zoo_model(name, "architectures/variants"), backend="numpy", activations="q8")
     ids = np.load(FOLDER / "variants" / f"{name}.npz")["tokens"][:26].tolist()
     whole, cache = model.logits(ids), model.new_cache(model.spec.n_ctx_most)
@@ -68,6 +68,12 @@ def test_same_bits_for_any_split(name: str, zoo_model: Build) -> None:
     here, there = model.step([(ids[11:], cache), (ids[6:20], other)])
     assert (here == whole[-1]).all()
     assert (there == model.last_logits(ids[3:20], model.new_cache(model.spec.n_ctx_most))).all()
+
+    for n in (19, 25):  # whatever was there; the original goes on by itself
+        other.take(cache, n)
+        assert (model.last_logits(ids[n:], other) == whole[-1]).all()
+    assert cache.n_past == 26
+    assert (model.last_logits([1], cache) == model.last_logits([1], other)).all()
 
 
 @pytest.mark.skipif(not has_kernels, reason="without kernels this does not apply")

@@ -343,6 +343,9 @@ class Spelled:
         mask[[self.tokens[len(self.accepted)]] if len(self.accepted) < len(self.tokens) else [EOS, END]] = True
         return mask
 
+    def allows(self, token: int) -> bool:
+        return bool(self.mask()[token])
+
     def accept(self, token: int) -> None:
         assert self.mask()[token]
         self.accepted.append(token)

@@ -92,6 +92,8 @@ def test_truncate_refuses_what_is_not_there(model: ref_engine.Model) -> None:
     for n in (-1, 1):
         with pytest.raises(ValueError, match="cannot truncate"):
             cache.truncate(n)
+        with pytest.raises(ValueError, match="cannot take"):
+            cache.take(Cache(model.spec, 8, "f32"), n)
 
 
 def test_trace_records_only_what_was_asked_for(model: ref_engine.Model) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -28,8 +27,7 @@ _LONG = -9999.0
 
 def now() -> str:
     """Time as Go writes it: RFC 3339 with fractions, UTC."""
-    seconds = time.time()
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return datetime.now(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def nanoseconds(seconds: float) -> int:

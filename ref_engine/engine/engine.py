@@ -6,8 +6,8 @@
 
 A sequence that generates brings one token to a step; prompts share what is left of it, the oldest first, in pieces
 that take a fraction of a second, so that nobody waits long behind a long prompt, and a job that is cancelled has left
-by the next step. What a sequence says depends on nothing but itself: in q8 mode a pass gives the same bits whoever is
-in it.
+by the next step. What another sequence has of a prompt, or is about to have, is copied from there. What a sequence
+says depends on nothing but itself: in q8 mode a pass gives the same bits whoever is in it.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
 from ref_engine.engine.job import EngineStopped, Job, Ticket
-from ref_engine.engine.slots import Slot, Work, choose
+from ref_engine.engine.slots import C, Slot, Work, begin, choose
 from ref_engine.engine.waiting import FairQueue
 from ref_engine.errors import ContextFull, RefEngineError
-from ref_engine.generate import C, Continuation, Tokenizer, checked_prompt, new_sampler
+from ref_engine.generate import Continuation, Tokenizer, checked_prompt, new_sampler
 from ref_engine.reference.sums import F32
 
 T = TypeVar("T")
@@ -174,17 +174,17 @@ class Engine(Generic[C]):
             work = self._queue.pop()
             if work is None:
                 return
-            slot, n = choose(self._slots, work.todo)
-            slot.forget(n)
+            slot = choose(self._slots, work.todo)
             self._turn += 1
             slot.work, slot.used = work, self._turn
-            del work.todo[:n]
-            work.ticket.start(cached_tokens=n)
 
     def _step(self) -> None:
         for slot in self._slots:
             if slot.work is not None and slot.work.ticket.cancelled:
                 self._free(slot)
+        for slot in sorted(self._slots, key=lambda slot: slot.used):
+            if slot.work is not None and not slot.work.begun and (n := begin(slot, self._slots)) is not None:
+                slot.work.ticket.start(cached_tokens=n)
         batch = self._batch()
         if not batch:
             return
@@ -200,7 +200,7 @@ class Engine(Generic[C]):
 
     def _batch(self) -> list[tuple[Slot[C], list[int]]]:
         """What each sequence brings to the next step: a generated token, or a piece of its prompt."""
-        busy = sorted((slot for slot in self._slots if slot.work is not None), key=lambda slot: slot.used)
+        busy = sorted((slot for slot in self._slots if slot.work and slot.work.begun), key=lambda slot: slot.used)
         seconds = _ALONE_S if len(busy) == 1 else _SHARED_S
         if self._quickest < math.inf:
             seconds = max(seconds, _STEPS * self._quickest)
@@ -230,7 +230,7 @@ class Engine(Generic[C]):
             return
         work.reading = False
         try:
-            event = work.text.next(logits, room=slot.cache.n_past < work.limit)
+            event = work.text.next(logits, room=work.limit - slot.cache.n_past)
         except Exception as error:  # noqa: BLE001 - of a grammar or a sampler: it is this job's alone
             self._free(slot, error)
             return

@@ -13,6 +13,10 @@ class Constraint(Protocol):
         """Which tokens may come next, (V,), at least one. End-of-generation tokens are among them exactly where the
         text may end. Raises GrammarError where the state allows no token at all."""
 
+    def allows(self, token: int) -> bool:
+        """Whether the token may come next: its place in `mask`, for much less. It may be more generous where the rest
+        of the text is settled: the mask may then name only the tokens that usually spell it."""
+
     def accept(self, token: int) -> None:
         """The token has been chosen. Raises GrammarError for one that is not allowed."""
 

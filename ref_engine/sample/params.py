@@ -80,11 +80,10 @@ class SamplingParams:
     samplers: tuple[str, ...] = CHAIN  # which filters, in which order
 
     def __post_init__(self) -> None:
-        integers = {f.name for f in fields(self) if f.type in (int, int | None)}
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
             if not (name == "seed" and value is None):
-                _check_number(name, value, low, high, name in integers)
+                _check_number(name, value, low, high, name in _INTEGERS)
         if not isinstance(self.ignore_eos, bool):
             raise RefEngineError(f"ignore_eos must be true or false, not {self.ignore_eos!r}")
         for name in ("dry_sequence_breakers", "samplers"):
@@ -121,6 +120,9 @@ class SamplingParams:
             and ("xtc" not in on or self.xtc_probability <= 0)
             and on & NEEDS_IDS == set(first)
         )
+
+
+_INTEGERS = frozenset(f.name for f in fields(SamplingParams) if f.type in (int, int | None))
 
 
 def _set(params: SamplingParams, name: str, value: object) -> None:

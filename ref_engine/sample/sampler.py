@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ref_engine.errors import RefEngineError
 from ref_engine.sample import filters
+from ref_engine.sample.constraint import Constraint
 from ref_engine.sample.distribution import REMOVED, Logits, best, check_logits, log_sum_exp, softmax
 from ref_engine.sample.mirostat import mirostat_mu, mirostat_v1, mirostat_v2
 from ref_engine.sample.params import NEEDS_IDS, SamplingParams
@@ -75,13 +76,18 @@ class Sampler:
                 raise RefEngineError(f"token {token} is outside the vocabulary of {self.vocab.n_vocab}")
         self.history += ids
 
-    def sample(self, logits: npt.NDArray[np.generic], allowed: npt.NDArray[np.bool_] | None = None) -> Choice:
+    def sample(self, logits: npt.NDArray[np.generic], constraint: Constraint | None = None) -> Choice:
         """Choose the next token from logits (V,), any float type; see `check_logits` for what is refused.
 
-        allowed: (V,) the tokens that a grammar leaves; log-probabilities are those without it.
+        constraint: what may come next. A token is chosen as if there were none, and only if that one may not come
+        another one, of those that may: as llama.cpp does it (`common_sampler_sample`), since asking for one token is
+        much cheaper than for all. Log-probabilities are those without a constraint.
         """
         raw = check_logits(np.asarray(logits), self.vocab.n_vocab)
-        token = self._pick(raw if allowed is None else _only(raw, allowed))
+        mu, token = self.mu, self._pick(raw)
+        if constraint is not None and not constraint.allows(token):
+            self.mu = mu
+            token = self._pick(_only(raw, constraint.mask()))
         return self._choice(raw, token)
 
     def force(self, logits: npt.NDArray[np.generic], token: int) -> Choice:

@@ -16,7 +16,7 @@ from ref_engine_app.security import is_local_host, is_loopback, origin_allowed
      "10.0.0.1:80", "", "my.local", "x.localhost:9", "box.internal", socket.gethostname()],
 )  # fmt: skip
 def test_this_machine(host: str) -> None:
-    assert is_local_host(host)
+    assert is_local_host(host, socket.gethostname())
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_this_machine(host: str) -> None:
     ],
 )
 def test_somewhere_else(host: str) -> None:
-    assert not is_local_host(host)
+    assert not is_local_host(host, "box")
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ MESSAGES = [{"role": "user", "content": QUESTION}]
 ANSWER = "The capital of France is Paris."  # with the preset's empty system prompt; see ref_engine/cli/presets.py
 NAMES = ("qwen3-coder", "gpt-oss:20b", "qwen3:8b", "gemma4", "m")  # names that the examples and other tests use
 SHORT = {"max_tokens": 24, "temperature": 0}
+LONGER = {"max_tokens": 40, "temperature": 0}
 WEATHER = {
     "type": "object",
     "properties": {"location": {"type": "string", "description": "The city and state, e.g. San Francisco, CA"}},
@@ -214,6 +215,33 @@ def test_a_required_tool_of_openai(sdk: Clients) -> None:
     )
     made = [item for item in response.output if item.type == "function_call"]
     assert made[0].name == "get_weather" and isinstance(json.loads(made[0].arguments)["location"], str)
+
+
+def test_strict_tools_that_may_be_called(sdk: Clients) -> None:
+    """Nothing forces a call, but the prefill begins one; by itself this model gives {"ARGUMENT": "VALUE"}."""
+    messages: list[Any] = [*MESSAGES, {"role": "assistant", "content": "<tool_call>"}]
+    schema = {
+        "type": "object",
+        "properties": {"seats": {"type": "integer", "minimum": 1, "maximum": 9}, "style": {"enum": ["loud", "quiet"]}},
+        "required": ["seats", "style"],
+        "additionalProperties": False,
+    }
+    tool = {"name": "book", "description": "Book a table", "strict": True}
+    completion = sdk.openai.chat.completions.create(
+        model="m", messages=messages, tools=[{"type": "function", "function": {**tool, "parameters": schema}}], **LONGER
+    )
+    (call,) = completion.choices[0].message.tool_calls or ()
+    message = sdk.anthropic.messages.create(
+        model="m",
+        max_tokens=40,
+        messages=messages,
+        tools=[{**tool, "input_schema": schema}],
+        extra_body={"temperature": 0},
+    )
+    (block,) = [block for block in message.content if block.type == "tool_use"]
+    for name, given in ((call.function.name, json.loads(call.function.arguments)), (block.name, block.input)):
+        assert name == "book" and given["style"] in ("loud", "quiet") and 1 <= given["seats"] <= 9
+        assert set(given) == {"seats", "style"}
 
 
 def test_tools_of_ollama(sdk: Clients) -> None:

@@ -126,12 +126,44 @@ def test_a_short_common_beginning_does_not_take_a_long_conversation(start: Start
     engine = start(model, parallel=2)
     long = tuple(range(1, 31))
     tokens(engine.submit(job(*long, n=1)))
-    other = engine.submit(job(1, 2, 20, n=1))  # shares two tokens with the slot that holds thirty
+    other = engine.submit(job(1, 2, 20, n=1))  # shares two tokens with the slot that holds thirty, and copies them
     assert tokens(other) == answer([1, 2, 20], 1)
-    assert other.usage.cached_tokens == 0
+    assert other.usage.cached_tokens == 2
     back = engine.submit(job(*long, 5, n=1))
     assert tokens(back) == answer([*long, 5], 1)
     assert back.usage.cached_tokens == 30
+
+
+def test_one_prompt_for_several_answers_is_read_once(start: Start) -> None:
+    """Those that come while it is being read wait for that, and copy it; so does one that comes later."""
+    model = Model(gated=True)
+    engine = start(model, parallel=4, n_ctx=3000)
+    prompt = tuple(1 + (i * i) % 31 for i in range(700))  # two pieces
+    tickets = [engine.submit(job(*prompt, n=4, client=str(i))) for i in range(3)]
+    model.wait_begun()
+    model.open(1)
+    model.wait_begun()  # the second piece: nobody else has begun
+    assert [len(step) for step in model.steps] == [1, 1] and not tickets[1].wait_started(0)
+    model.open(20)
+    assert [tokens(ticket) for ticket in tickets] == [answer(prompt, 4)] * 3
+    late = engine.submit(job(*prompt, 5, n=2))
+    model.open(20)
+    assert tokens(late) == answer([*prompt, 5], 2)
+    assert sum(len(ids) for step in model.steps for ids in step if len(ids) > 1) == 700
+    assert [ticket.usage.cached_tokens for ticket in (*tickets, late)] == [0, 699, 699, 700]
+
+
+def test_who_waits_for_a_prompt_reads_it_where_the_reader_leaves(start: Start) -> None:
+    model = Model(gated=True)
+    engine = start(model, parallel=2, n_ctx=3000)
+    prompt = tuple(1 + (i * i) % 31 for i in range(700))
+    first, second = engine.submit(job(*prompt, n=1)), engine.submit(job(*prompt[:690], 7, n=1))
+    model.wait_begun()
+    first.cancel()
+    model.open(20)
+    assert tokens(second) == answer([*prompt[:690], 7], 1)
+    assert 0 < second.usage.cached_tokens < 690  # the piece that was read before
+    assert tokens(first) == []
 
 
 def test_least_recently_used_slot_goes_first(start: Start) -> None:
@@ -259,6 +291,9 @@ class Forbids:
         mask = np.zeros(N_VOCAB, np.bool_)
         mask[self.allowed] = self.left > 0
         return mask
+
+    def allows(self, token: int) -> bool:
+        return bool(self.mask()[token])
 
     def accept(self, token: int) -> None:
         self.left -= 1

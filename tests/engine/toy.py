@@ -73,6 +73,10 @@ class Cache:
         assert 0 <= n <= len(self.tokens)
         del self.tokens[n:]
 
+    def take(self, other: Cache, n: int) -> None:
+        assert 0 <= n <= len(other.tokens)
+        self.tokens = other.tokens[:n]
+
 
 class Model:
     """`steps`: the ids of each sequence in each step. With `gated`, a step waits for `open` to let it through."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ref_engine.errors import GrammarError
-from ref_engine.generate import Continuation, new_sampler
+from ref_engine.generate import Continuation, Event, new_sampler
 from ref_engine.sample import GREEDY
 from ref_engine.text.grammar import (
     Grammar,
@@ -315,12 +317,13 @@ def test_a_text_is_completed_before_its_tokens_run_out(tokenizer: Tokenizer) -> 
     }
     logits = np.zeros(tokenizer.n_vocab, np.float32)
     logits[tokenizer.encode(" la", add_special=False)] = 50
-    for max_tokens in (30, 100):
+    for limit, n_ctx in ((30, 500), (100, 500), (None, 30), (None, 100), (100, 60)):
         constraint = compile_json_schema(schema, tokenizer).constraint()
-        text = Continuation(tokenizer, new_sampler(tokenizer, GREEDY), max_tokens=max_tokens, constraint=constraint)
-        events = [text.next(logits, room=True)]
-        while events[-1].finish_reason is None:
-            events.append(text.next(logits, room=True))
+        text = Continuation(tokenizer, new_sampler(tokenizer, GREEDY), max_tokens=limit, constraint=constraint)
+        events: list[Event] = []
+        while not events or events[-1].finish_reason is None:
+            events.append(text.next(logits, room=n_ctx - 1 - len(events)))
+        max_tokens = min(limit or n_ctx, n_ctx)
         answer = json.loads("".join(event.text for event in events))
         assert answer["story"].count(" la") >= max_tokens // 5
         assert answer["end"] in ("happy", "sad") and isinstance(answer["n"], int)
@@ -328,9 +331,32 @@ def test_a_text_is_completed_before_its_tokens_run_out(tokenizer: Tokenizer) -> 
         assert events[-1].finish_reason == "length"
 
 
+def test_a_text_that_goes_round_in_circles_is_completed(tokenizer: Tokenizer) -> None:
+    """No limit was asked for, and the model says the same three words for ever; one that counts is left alone."""
+    grammar = compile_json_schema({"type": "array", "items": {"type": "string", "maxLength": 200}}, tokenizer)
+
+    def said(pieces: Iterator[str]) -> tuple[list[str], str | None]:
+        sampler = new_sampler(tokenizer, GREEDY)
+        text = Continuation(tokenizer, sampler, constraint=grammar.constraint())
+        answer, reason = "", None
+        while reason is None:
+            logits = np.zeros(tokenizer.n_vocab, np.float32)
+            (token,) = tokenizer.encode(next(pieces), add_special=False)
+            logits[token] = 50
+            event = text.next(logits, room=5000)
+            answer, reason = answer + event.text, event.finish_reason
+        return json.loads(answer), reason
+
+    words, reason = said(itertools.chain(["["], itertools.cycle(['"', "one", " two", " three", '",'])))
+    assert set(words[:-1]) == {"one two three"} and reason == "length" and 50 <= len(words) <= 60
+    counted = [f"{i // 26}{chr(97 + i % 26)}" for i in range(250)]
+    pieces = itertools.chain(["["], *([*('"', *word, '",')] for word in counted), ['"', '"', "]"])
+    assert said(pieces) == ([*counted, ""], "stop")
+
+
 def test_too_few_tokens_are_too_few(tokenizer: Tokenizer) -> None:
     constraint = compile_regex("[a-z]{50} [0-9]{50}", tokenizer).constraint()
     assert constraint.way_out(5) is None
     text = Continuation(tokenizer, new_sampler(tokenizer, GREEDY), max_tokens=3, constraint=constraint)
     logits = np.zeros(tokenizer.n_vocab, np.float32)
-    assert [text.next(logits, room=True).finish_reason for _ in range(3)] == [None, None, "length"]
+    assert [text.next(logits, room=100).finish_reason for _ in range(3)] == [None, None, "length"]

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import pytest
 from tool_answers import PING, WEATHER, Answer, Tool, read, read_every_way, schema
 
-from ref_engine.text.chat.tools import CallArguments, CallStart, Text, choose_format
+from ref_engine.text.chat.tools import Call, CallArguments, CallStart, Text, ToolFormat, choose_format
+from ref_engine.text.chat.tools.formats import CALLS
 
 # Enough of each template to choose its format by; the templates themselves are in test_tools_templates.py.
 TEMPLATES = {
@@ -346,3 +347,18 @@ def test_deep_arguments_are_no_harm() -> None:
     found = read(choose_format(TEMPLATES["hermes"]), answer, TOOLS)
     assert found.calls == (("ping", {}),) and "no JSON" in found.errors[0]
     assert json.dumps(found.errors[0])
+
+
+SYNTAXES = {name: ToolFormat(name, syntax) for name, _, syntax in CALLS if name != "harmony"}
+
+
+@pytest.mark.parametrize("name", sorted(SYNTAXES))
+def test_a_closing_tag_that_is_cut_short_is_no_text(name: str) -> None:
+    """max_tokens may end an answer anywhere: behind the arguments there is nothing to show."""
+    format = SYNTAXES[name]
+    answer = format.syntax.write([Call("ping", {})])
+    whole = read(format, answer, (PING,))
+    for end in range(1, len(answer) + 1):
+        cut = read(format, answer[:end], (PING,))
+        if cut.calls and not cut.errors:
+            assert cut == whole, answer[:end]

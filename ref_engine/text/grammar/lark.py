@@ -30,19 +30,19 @@ class Literals:
 
     def __call__(self, text: str) -> str:
         """A sequence that matches the text."""
-        pieces = [f"<[{self._vocab.token_to_id[piece]}]>" if tag else quoted(piece) for piece, tag in self._split(text)]
+        pieces = [f"<[{self._vocab.token_to_id[piece]}]>" if tag else quoted(piece) for piece, tag in self.split(text)]
         return " ".join(pieces) or '""'
 
     def before_control(self, text: str) -> tuple[str, str]:
         """The text up to its first control token, which no bytes can spell, and the rest."""
         at = 0
-        for piece, tag in self._split(text):
+        for piece, tag in self.split(text):
             if tag and self._vocab.attrs[self._vocab.token_to_id[piece]] & (CONTROL | UNKNOWN):
                 break
             at += len(piece)
         return text[:at], text[at:]
 
-    def _split(self, text: str) -> list[tuple[str, bool]]:
+    def split(self, text: str) -> list[tuple[str, bool]]:
         """The text in pieces, and whether each is the name of a token."""
         names = sorted(self._names(text), key=lambda name: -len(name))
         pieces = re.split("(" + "|".join(map(re.escape, names)) + ")", text) if names else [text]

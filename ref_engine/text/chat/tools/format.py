@@ -11,16 +11,20 @@ from ref_engine.text.chat.capabilities import Capabilities
 from ref_engine.text.chat.tools.channels import CHANNEL, MESSAGE, START, TAGS, ChannelParser, channel_lark
 from ref_engine.text.chat.tools.formats import CHANNELS, GENERIC, ThinkingTags, syntax_of, thinking_of
 from ref_engine.text.chat.tools.parser import Parser
-from ref_engine.text.chat.tools.parts import Part, Tool
+from ref_engine.text.chat.tools.parts import Call, Part, Tool
+from ref_engine.text.chat.tools.pythonic_calls import PythonicCalls
+from ref_engine.text.chat.tools.recipient_calls import RecipientCalls
 from ref_engine.text.chat.tools.render import Message, Prepared, in_words, prepare
 from ref_engine.text.chat.tools.session import Syntax
 from ref_engine.text.chat.tools.xml_calls import XmlCalls
 from ref_engine.text.grammar.compile import lark_source
 from ref_engine.text.grammar.constraint import Grammar
 from ref_engine.text.grammar.lark import Literals
+from ref_engine.text.grammar.triggered import Trigger, TriggeredGrammar
 from ref_engine.text.tokenizer.base import Tokenizer
 
 MAX_CALLS = 16  # of a forced choice that may be several: a small model that likes to call would never stop
+_BARE = ("{", "[", "```json", "```{", "```[", "```\n{", "```\n[")  # what is read as a call where an answer begins
 _RESPONSE = ("<response>", "</response>", "<|START_RESPONSE|>", "<|END_RESPONSE|>", "<|START_TEXT|>", "<|END_TEXT|>")
 
 
@@ -121,6 +125,43 @@ class ToolFormat:
             calls = self.syntax.lark(chosen, most, literal)
         start = self._start("calls", literal, prompt, may_think, calls=True)
         return Grammar(lark_source(f"{start}\n{calls}"), tokenizer, "tool call", self._endings)
+
+    def open_grammar(
+        self, tools: Sequence[Tool], tokenizer: Tokenizer, *, parallel: bool = True, prompt: str = ""
+    ) -> TriggeredGrammar:
+        """A grammar of any answer whose calls, if it has some, name a tool and obey its schema.
+
+        prompt: what the answer continues; it may have begun a call.
+        """
+        literal = Literals(tokenizer.vocab)
+        most = MAX_CALLS if parallel else 1
+        calls = channel_lark(tools, most, literal) if self.on_channels else self.syntax.lark(tools, most, literal)
+        grammar = Grammar(lark_source(f"start: calls\n{calls}"), tokenizer, "tool call", self._endings)
+        triggers, end = self._triggers(tools, prompt), prompt.rstrip()
+        begun = next((trigger.text for trigger in triggers if not trigger.bare and end.endswith(trigger.text)), "")
+        skip = "" if self.thinking is None or self.on_channels else self.thinking.begin.strip()
+        return TriggeredGrammar(grammar, triggers, begun=begun, skip=skip)
+
+    def _triggers(self, tools: Sequence[Tool], prompt: str) -> list[Trigger]:
+        """What begins calls, and how much of a call as this syntax writes it that is."""
+        if self.on_channels:
+            opening = f"{CHANNEL}commentary to="
+            heads = [Trigger(f"{word} to=", opening) for word in ("commentary", "analysis", "assistant")]
+            return [*heads, Trigger("to=", opening, bare=True)]
+        if isinstance(self.syntax, RecipientCalls):
+            lines = [f"{tool.name}\n" for tool in tools]
+            bare = prompt.rstrip().endswith(self.syntax.begin)
+            heads = [Trigger(line, line, bare=True) for line in lines if bare]
+            return heads + [Trigger(self.syntax.begin + line, line) for line in lines]
+        written = self.syntax.write([Call(tools[0].name, {})])
+        heads = []
+        for text in self.syntax.triggers:
+            before, found, _ = written.partition(text)
+            heads.append(Trigger(text, before + found if found else ""))
+        if self.syntax.bare:
+            texts = [f"[{tool.name}(" for tool in tools] if isinstance(self.syntax, PythonicCalls) else _BARE
+            heads += [Trigger(text, bare=True) for text in texts]
+        return heads
 
     @property
     def _endings(self) -> tuple[str, ...]:

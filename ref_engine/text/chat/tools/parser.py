@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ref_engine.text.chat.tools.formats import ThinkingTags
-from ref_engine.text.chat.tools.parts import Part, Text, Thinking, Tool
+from ref_engine.text.chat.tools.parts import Call, Part, Text, Thinking, Tool
 from ref_engine.text.chat.tools.reader import Reader, Steps
 from ref_engine.text.chat.tools.session import Session, Syntax
+
+_NAME = "name-of-a-call"
+_TAGS = ("<", "[", "`")  # first characters of tags
 
 
 class Parser:
@@ -49,9 +52,16 @@ class Parser:
         return self._go() if text else []
 
     def flush(self) -> list[Part]:
-        """The answer has ended; what was held back comes out."""
+        """The answer has ended; what was held back comes out, but for a tag behind a call that was cut short."""
+        rest = self._reader.rest.strip()
+        if self._session.n_calls and not self._session.in_call and rest[:1] in _TAGS and rest in self._closing():
+            self._reader.take(len(self._reader.rest))
         self._reader.end()
         return self._go()
+
+    def _closing(self) -> str:
+        """What this syntax writes behind a call's name."""
+        return self._syntax.write([Call(_NAME, {})]).rpartition(_NAME)[2]
 
     def _go(self) -> list[Part]:
         if not self._done:
