@@ -19,6 +19,7 @@ STAGES = [
     {"errors", "version"},
     {"files"},
     {"quant"},
+    {"expert_types"},
     {"weights", "spec"},
     {"reference"},
     {"archs", "cache", "ops", "compat", "kernels"},
@@ -27,7 +28,7 @@ STAGES = [
     {"generate"},
     {"model"},
     {"engine"},
-    {"library", "mixture", "perplexity", "plan", "quantize_file"},
+    {"library", "imatrix", "mixture", "perplexity", "plan", "quantize_file", "quantize_plan"},
     {"cli"},
     {"app"},  # `cli/serve.py` starts it by name: it may not be installed
 ]

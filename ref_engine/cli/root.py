@@ -17,6 +17,7 @@ import click
 
 from ref_engine.cli.cp import cp
 from ref_engine.cli.create import create
+from ref_engine.cli.imatrix import imatrix
 from ref_engine.cli.list import list_models
 from ref_engine.cli.logits import logits
 from ref_engine.cli.output import one_line, ready_streams, say
@@ -136,5 +137,6 @@ for _command in (
     perplexity,
     plan,
     quantize,
+    imatrix,
 ):
     main.add_command(_command)
