@@ -299,7 +299,7 @@ class Chooser:
         if self.facts.n_expert > 1:
             index = file_order(name)[0]
             if not 0 <= index < self.facts.n_layer:
-                raise ModelError(f"tensor {name} is in no layer of 0 .. {self.facts.n_layer - 1}")
+                raise ModelError(f"it is in no layer of 0 .. {self.facts.n_layer - 1}")
         return index
 
     def _output(self, columns: int) -> GGMLType:

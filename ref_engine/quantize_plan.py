@@ -12,12 +12,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ref_engine.errors import ModelError
+from ref_engine.errors import GGUFError, ModelError
 from ref_engine.files import GGUFFile
 from ref_engine.files.header import TensorInfo
 from ref_engine.files.types import GGMLType, GGUFValueType, ValueType, row_bytes
 from ref_engine.imatrix.matrix import ImportanceMatrix, rows_of
 from ref_engine.mixture import (
+    Choice,
     Chooser,
     FileType,
     Wishes,
@@ -125,8 +126,8 @@ def make_plan(
     changes, waiting = [], []
     for name in order:
         info, new_name = file.tensors[name], new_names[name]
-        choice = None if chooser is None else chooser.choice(new_name, info.shape, info.type)
-        new = info.type if choice is None else choice.type
+        choice = Choice(info.type) if chooser is None else _choice(chooser, new_name, info)
+        new = choice.type
         weighted = new is not info.type and _weighted(info, importance)
         if new is not info.type:
             _check(info, new)
@@ -135,11 +136,19 @@ def make_plan(
         rows = math.prod(info.shape[:-1])
         try:
             nbytes = rows * row_bytes(new, info.shape[-1])
-        except ModelError as error:
+        except GGUFError as error:
             raise ModelError(f"tensor {name}: {error}") from error
-        instead_of = None if choice is None else choice.instead_of
-        changes.append(Change(name, info.shape, info.type, new, info.nbytes, nbytes, new_name, instead_of, weighted))
+        changes.append(
+            Change(name, info.shape, info.type, new, info.nbytes, nbytes, new_name, choice.instead_of, weighted)
+        )
     return Plan(changes, waiting)
+
+
+def _choice(chooser: Chooser, new_name: str, info: TensorInfo) -> Choice:
+    try:
+        return chooser.choice(new_name, info.shape, info.type)
+    except ModelError as error:
+        raise ModelError(f"tensor {info.name}: {error}") from error
 
 
 def renamed(file: GGUFFile, prune: Collection[int]) -> dict[str, str]:
