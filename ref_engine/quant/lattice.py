@@ -20,6 +20,7 @@ from ref_engine.quant.codebooks import codebook, levels
 from ref_engine.quant.fit import I32, f, nearest_int
 
 _POINTS_AT_A_TIME = 1 << 12
+TOO_LARGE = "weights too large for a search in a codebook: the square of an error is not finite"
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def nearest_points(grid: Lattice, x: F32, w: F32, scale: F32, number: I32, level
         levels = np.broadcast_to(2 * np.arange(n_levels, dtype=np.float32)[:, None] + f(1), (n_levels, x.shape[1]))
     largest = 2 * n_levels * scale + np.abs(x)  # no error is larger
     if not np.isfinite(f(len(x)) * w * largest * largest).all():
-        raise ModelError("weights too large for a search in a codebook: the square of an error is not finite")
+        raise ModelError(TOO_LARGE)
     off = np.flatnonzero(index < 0)
     for first in range(0, len(off), _POINTS_AT_A_TIME):
         at = off[first : first + _POINTS_AT_A_TIME]
