@@ -54,8 +54,8 @@ def quantize_file(
         allow_requantize: take tensors that are quantised already; what was lost stays lost.
         begin: called before each tensor; advance: called with bytes of the source as they are done.
 
-    Raises GGUFError for a file that cannot be read or written, ModelError as `make_plan` and `Plan.check`, for weights that
-    are not finite and for tensors quantised already.
+    Raises GGUFError for a file that cannot be read or written, ModelError as `make_plan` and `Plan.check`, for weights
+    that are not finite and for tensors quantised already.
     """
     extras = extras or Extras()
     with open_gguf(source) as file:

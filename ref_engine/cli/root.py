@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from ref_engine.cli.convert import convert
 from ref_engine.cli.cp import cp
 from ref_engine.cli.create import create
 from ref_engine.cli.imatrix import imatrix
@@ -26,6 +27,7 @@ from ref_engine.cli.plan import plan
 from ref_engine.cli.ps import ps
 from ref_engine.cli.pull import pull
 from ref_engine.cli.quantize import quantize
+from ref_engine.cli.quantize_report import quantize_report
 from ref_engine.cli.rm import rm
 from ref_engine.cli.run import run
 from ref_engine.cli.serve import serve
@@ -136,7 +138,9 @@ for _command in (
     logits,
     perplexity,
     plan,
+    convert,
     quantize,
+    quantize_report,
     imatrix,
 ):
     main.add_command(_command)
