@@ -9,6 +9,7 @@ configurations, old and new in style, and what `AutoConfig` makes of them.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import gzip
 import json
@@ -33,7 +34,7 @@ PARTIAL = {"hidden_size": 64, "num_attention_heads": 4, "partial_rotary_factor":
 
 
 def made(kind: Any, values: dict[str, Any]) -> dict[str, Any]:
-    return kind.from_dict(dict(values)).to_dict()
+    return kind.from_dict(copy.deepcopy(values)).to_dict()
 
 
 def plain(value: Any) -> bool:
@@ -61,7 +62,7 @@ def main() -> None:
             entry["rope"] = rope
         table[name] = entry
         for raw in ({}, OLD, PARTIAL, {"hidden_size": 96, "num_attention_heads": 6, "num_key_value_heads": 3, "head_dim": 32}):
-            raw = {"model_type": name, **raw}
+            raw = {"model_type": name, **copy.deepcopy(raw)}
             try:
                 probes.append([raw, {k: v for k, v in made(kind, raw).items() if plain(v)}])
             except Exception as error:

@@ -59,6 +59,7 @@ def checkpoint(name: str, family: Family, folder: Path, tokenizers: Path) -> tup
             header |= json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     header.pop("__metadata__", None)
     saved.pop("transformers_version", None)
+    saved |= family.extra
     floats = {"F32", "F16", "BF16"}
     listing = {
         key: (family.dtype if value["dtype"] in floats else value["dtype"], value["shape"])
@@ -80,10 +81,12 @@ def reference(family: Family, folder: Path) -> tuple[list[int], np.ndarray]:
 
 
 def convert(family: Family, folder: Path, target: Path) -> dict[str, Any]:
-    hparams = ModelBase.load_hparams(folder, False)
+    hparams = ModelBase.load_hparams(folder, False) | family.extra  # AutoConfig takes some names away
     kind = get_model_class(get_model_architecture(hparams, ModelType.TEXT))
+    if family.model_type == "qwen3_next":
+        kind.no_mtp = True  # transformers saves no layers that predict further tokens
     with torch.inference_mode():
-        model = kind(folder, getattr(gguf.LlamaFileType, FILE_TYPES[family.outtype]), target)
+        model = kind(folder, getattr(gguf.LlamaFileType, FILE_TYPES[family.outtype]), target, hparams=hparams)
         model.write()
     reader = gguf.GGUFReader(target)
     keys = {key: field.contents() for key, field in reader.fields.items() if not key.startswith("GGUF.")}
@@ -92,7 +95,8 @@ def convert(family: Family, folder: Path, target: Path) -> dict[str, Any]:
         t.name: [t.tensor_type.name, [int(n) for n in reversed(t.shape)], hashlib.sha256(t.data.tobytes()).hexdigest()[:24]]
         for t in reader.tensors
     }
-    return {"metadata": keys, "types": types, "tensors": tensors}
+    exact = {t.name: t.data.tolist() for t in reader.tensors if t.name.endswith("ssm_a")}  # torch's exp, not the last bit
+    return {"exact": exact, "metadata": keys, "types": types, "tensors": tensors}
 
 
 def main() -> None:
@@ -118,13 +122,14 @@ def main() -> None:
                 traceback.print_exc()
                 print("FAILED", name, flush=True)
                 continue
-        np.savez_compressed(args.out / "logits" / f"{name}.npz", tokens=ids, logits=logits)
+        if family.logits and family.outtype not in ("q8_0", "f16"):
+            np.savez_compressed(args.out / "logits" / f"{name}.npz", tokens=ids, logits=logits)
         entries[name] = {
             "config": config, "listing": listing, "tokenizer": family.tokenizer, "outtype": family.outtype,
             "shards": family.shards, "head": family.head, **converted,
         }  # fmt: skip
         print("made", name, float(np.std(logits)), flush=True)
-    text = json.dumps({name: entries[name] for name in FAMILIES if name in entries}, sort_keys=True)
+    text = json.dumps({name: entries[name] for name in FAMILIES if name in entries})
     path.write_bytes(gzip.compress(text.encode(), mtime=0))
 
 

@@ -41,7 +41,8 @@ def write_description(
     except Exception as error:
         if type(error).__module__.partition(".")[0] != "yaml":
             raise
-        raise ConvertError(f"{show_path(folder / 'README.md')}: its header is not YAML: {error}") from error
+        problem = " ".join(str(error).split())
+        raise ConvertError(f"{show_path(folder / 'README.md')}: its header is not YAML: {problem}") from error
     for key, value in writer.kv_data[0].items():
         keys.values[key], keys.types[key] = value.value, _type(value)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,10 +44,13 @@ class Planned:
         return self.tensor.shape
 
     @property
+    def n_weights(self) -> int:
+        return math.prod(self.shape)
+
+    @property
     def nbytes(self) -> int:
         columns = self.shape[-1] if self.shape else 1
-        rows = int(np.prod(self.shape[:-1], dtype=np.int64)) if self.shape else 1
-        return rows * row_bytes(self.type, columns)
+        return math.prod(self.shape[:-1]) * row_bytes(self.type, columns)
 
 
 @dataclass(frozen=True)

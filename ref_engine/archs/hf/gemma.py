@@ -67,9 +67,8 @@ def _no_prefix(config: Config, keys: KeyWriter) -> None:
     keys.boolean("tokenizer.ggml.add_space_prefix", False, full=True)
 
 
-def _code_tokens(config: Config, keys: KeyWriter) -> None:
-    for part, token in (("prefix", 67), ("suffix", 69), ("middle", 68), ("eot", 107)):
-        keys.u32(f"tokenizer.ggml.{part}_token_id", token, full=True)
+def _end_of_turn(config: Config, keys: KeyWriter) -> None:
+    keys.u32("tokenizer.ggml.eot_token_id", 107, full=True)
     _no_prefix(config, keys)
 
 
@@ -79,7 +78,7 @@ _GEMMA = Recipe(
     rewrite=shifted_norms,
     keys=_keys,
     vocabulary="sentencepiece",
-    vocabulary_keys=_code_tokens,
+    vocabulary_keys=_end_of_turn,
 )
 _GEMMA3 = Recipe("gemma3", rewrite=shifted_norms, keys=_keys3, vocabulary="gemma3")
 

@@ -35,8 +35,7 @@ def turned(config: Config, name: str, tensor: Tensor) -> Iterable[Named]:
 def _vocabulary_keys(config: Config, keys: KeyWriter) -> None:
     tokens = config.get("vocab_size")
     if tokens == _CODE_LLAMA_TOKENS:
-        for part, token in (("prefix", 32007), ("suffix", 32008), ("middle", 32009), ("eot", 32010)):
-            keys.u32(f"tokenizer.ggml.{part}_token_id", token, full=True)
+        keys.u32("tokenizer.ggml.eot_token_id", 32010, full=True)
     if tokens == _GRANITE_CODE_TOKENS:
         keys.boolean("tokenizer.ggml.add_bos_token", False, full=True)
 

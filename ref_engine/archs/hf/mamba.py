@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import numpy as np
-
 from ref_engine.archs.hf.key_writer import KeyWriter
 from ref_engine.archs.hf.qwen import merged_experts
-from ref_engine.archs.hf.recipe import Named, Recipe, layer_of
+from ref_engine.archs.hf.recipe import Named, Recipe, layer_of, minus_exp
 from ref_engine.checkpoint import Config, Tensor
 from ref_engine.errors import ConvertError
 
@@ -76,7 +74,7 @@ def _keys2(config: Config, keys: KeyWriter) -> None:
 
 def state_space(config: Config, name: str, tensor: Tensor) -> Iterable[Named]:
     if name.endswith(".A_log"):
-        tensor = tensor.mapped(lambda x: -np.exp(x))
+        tensor = tensor.mapped(minus_exp)
     elif name.endswith("conv1d.weight"):
         tensor = tensor.squeezed()
     yield name, tensor

@@ -84,10 +84,9 @@ def _ernie_moe_keys(config: Config, keys: KeyWriter) -> None:
     keys.take("expert_feed_forward_length", config.get("moe_intermediate_size"))
     if config.get("moe_num_shared_experts") is not None:
         keys.u32("expert_shared_count", config["moe_num_shared_experts"])
-        if config.integer("moe_num_shared_experts") > 0 and config.get("intermediate_size") is not None:
-            # as llama.cpp's converter has it; its graph does not read the key
-            width = config.integer("intermediate_size") // config.n_kv_heads
-            keys.u32("expert_shared_feed_forward_length", width)
+        if shared := config.integer("moe_num_shared_experts"):
+            # llama.cpp's converter takes intermediate_size over the key heads, which is the same in ERNIE 4.5 21B only
+            keys.u32("expert_shared_feed_forward_length", shared * config.integer("moe_intermediate_size"))
 
 
 def _prefix(config: Config, keys: KeyWriter) -> None:

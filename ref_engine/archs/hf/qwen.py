@@ -11,7 +11,7 @@ import numpy as np
 
 from ref_engine.archs.hf.common import common_keys
 from ref_engine.archs.hf.key_writer import KeyWriter
-from ref_engine.archs.hf.recipe import Named, Recipe, Tensors
+from ref_engine.archs.hf.recipe import Named, Recipe, Tensors, minus_exp
 from ref_engine.checkpoint import Array, Config, Tensor
 from ref_engine.errors import ConvertError
 
@@ -94,7 +94,7 @@ def _next_keys(config: Config, keys: KeyWriter) -> None:
 
 def _rewrite_next(config: Config, name: str, tensor: Tensor) -> Iterable[Named]:
     if name.endswith(".A_log"):
-        yield name, tensor.mapped(lambda x: -np.exp(x))
+        yield name, tensor.mapped(minus_exp)
     elif name.endswith(".dt_bias"):
         yield name.removesuffix(".dt_bias") + ".dt_proj.bias", tensor
     elif "conv1d" in name:

@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from ref_engine.archs.hf.common import common_keys
 from ref_engine.archs.hf.key_writer import KeyWriter
-from ref_engine.checkpoint import Config, Tensor, stacked
+from ref_engine.checkpoint import Array, Config, Tensor, stacked
 from ref_engine.errors import ConvertError
 
 Named = tuple[str, Tensor]
@@ -67,6 +69,11 @@ def layer_of(name: str) -> int | None:
     """The first number in a tensor's name, which is its layer."""
     found = re.search(r"(?:^|\.)(\d+)(?:\.|$)", name)
     return int(found[1]) if found else None
+
+
+def minus_exp(x: Array) -> Array:
+    """A of its kept logarithm, rounded once. torch's float32 exp is off by a last bit for one value in a hundred."""
+    return -np.exp(x.astype(np.float64)).astype(x.dtype)
 
 
 def stack_experts(tensors: Tensors, parts: Sequence[str], n_experts: int | None) -> dict[str, Tensor]:

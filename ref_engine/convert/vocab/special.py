@@ -19,7 +19,7 @@ from ref_engine.files.types import GGUFValueType
 
 KINDS = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 _KEYS = {"unk": "unknown", "sep": "seperator", "pad": "padding"}  # GGUF's spelling
-_WRITTEN = ("bos", "eos", "unk", "sep", "pad", "mask", "eot", "eom", "prefix", "suffix", "middle")
+_WRITTEN = ("bos", "eos", "unk", "sep", "pad", "mask", "eot", "eom")
 _ADDED = ("bos", "eos", "sep")
 _SAFE = frozenset(string.ascii_letters + string.digits)
 
@@ -81,6 +81,15 @@ def read_special(files: VocabFiles, n_tokens: int | None = None, kinds: Sequence
             token = own.inner("text_config").get(f"{kind}_token_id")
         special.set_default(kind, token, n_tokens)
     return special
+
+
+def special_texts(files: VocabFiles) -> set[str]:
+    """Texts that tokenizer_config.json names as special, of a kind or besides (transformers' `all_special_tokens`)."""
+    config = files.tokenizer_config or {}
+    more = [config.get("additional_special_tokens"), config.get("extra_special_tokens")]
+    listed = [entry for entries in more if isinstance(entries, list) for entry in entries]
+    texts = (_text(entry) for entry in (*listed, *(config.get(f"{kind}_token") for kind in KINDS)))
+    return {text for text in texts if text is not None}
 
 
 def _text(entry: object) -> str | None:

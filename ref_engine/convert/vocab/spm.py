@@ -13,7 +13,7 @@ from ref_engine.archs.hf import KeyWriter
 from ref_engine.checkpoint import read_json
 from ref_engine.convert.vocab.bytelevel import BYTE, CONTROL, NORMAL, UNUSED, USER_DEFINED, load_tokenizer, looks_special
 from ref_engine.convert.vocab.files import AddedToken, VocabFiles
-from ref_engine.convert.vocab.special import read_special
+from ref_engine.convert.vocab.special import read_special, special_texts
 from ref_engine.convert.vocab.spm_model import read_pieces
 from ref_engine.errors import ConvertError
 from ref_engine.files.types import GGUFValueType
@@ -94,19 +94,23 @@ def falls_back_to_bytes(files: VocabFiles) -> bool:
 
 
 def write_fallback(files: VocabFiles, keys: KeyWriter) -> None:
-    """tokenizer.json only: it knows no scores, so the file does without them, as llama.cpp's does."""
+    """tokenizer.json only. It has merges where this kind of vocabulary has scores: all get the same, as in llama.cpp.
+
+    Rows of the matrices beyond the tokens become unused tokens; llama.cpp's converter leaves them out, and the file does
+    not load.
+    """
     tokenizer = load_tokenizer(files)
     base = tokenizer.get_vocab(with_added_tokens=False)
-    special = {token.id for token in files.added.values() if token.special}
+    named = special_texts(files)
     extra = sorted((t for t in files.added.values() if t.id >= len(base)), key=lambda t: t.id)
     by_id = {number: text for text, number in base.items()}
     if sorted(by_id) != list(range(len(base))) or [t.id for t in extra] != list(range(len(base), len(base) + len(extra))):
         raise ConvertError(f"{files.path('tokenizer.json')}: the numbers of its tokens have gaps")
-    table = _Table(len(base) + len(extra))
+    table = _Table(max(len(base) + len(extra), files.n_tokens or 0))
     for number in range(len(base)):
-        table.put(number, by_id[number].encode(), _ADDED, _kind(by_id[number], number in special))
+        table.put(number, by_id[number].encode(), _ADDED, _kind(by_id[number], by_id[number] in named))
     for token in extra:
-        table.put(token.id, token.content.encode(), _ADDED, CONTROL if token.special else USER_DEFINED)
+        table.put(token.id, token.content.encode(), _ADDED, CONTROL if token.content in named else USER_DEFINED)
     table.write(keys)
     read_special(files, n_tokens=len(table.texts)).write(keys)
 
