@@ -47,12 +47,8 @@ OP void stored(const batch *b, const vi *found, int g, float d, float m, int low
 {
     const float *x = group(b, g);
     const int32_t *kept = (const int32_t *)(found + g / LANES * b->n);
-    for (int i = 0; d != 0 && i < b->n; i += LANES) {
-        int32_t q[LANES];
-        store_int(q, nearest_in((load(x + i) + m) / d, low, high) - low);
-        for (int l = 0; l < LANES; l++)
-            out[i + l] = (uint8_t)q[l];
-    }
+    for (int i = 0; d != 0 && i < b->n; i += LANES)
+        put_bytes(nearest_in((load(x + i) + m) / d, low, high) - low, out + i);
     for (int i = 0; d == 0 && i < b->n; i++)
         out[i] = (uint8_t)(kept[i * LANES + g % LANES] - low);
 }

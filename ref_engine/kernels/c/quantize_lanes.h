@@ -36,8 +36,13 @@ OP vi splat_int(int32_t x) { return (vi)SPLAT_(x); }
 OP vi count_up(void) { return (vi)COUNT_; }
 OP vf load(const float *p) { vf y; memcpy(&y, p, sizeof y); return y; }
 OP void store(float *p, vf a) { memcpy(p, &a, sizeof a); }
-OP void store_int(int32_t *p, vi a) { memcpy(p, &a, sizeof a); }
 OP vf to_float(vi a) { return __builtin_convertvector(a, vf); }
+OP void put_bytes(vi a, uint8_t *p)
+{
+    typedef uint8_t bytes __attribute__((vector_size(LANES)));
+    bytes low = __builtin_convertvector(a & 255, bytes);
+    memcpy(p, &low, LANES);
+}
 
 #if defined(__AVX512F__)
 OP vf square_root(vf a) { return (vf)_mm512_sqrt_ps((__m512)a); }

@@ -25,22 +25,21 @@ OP float largest_magnitude(const float *x, int n)
     return peak1((const float *)&size, LANES);
 }
 OP float inverse_of(float d) { return d != 0 ? 1.0f / d : 0; }
-OP void put_bytes(vi q, uint8_t *out)
+/* Where in a block the first weight of this magnitude is, which is there. */
+OP int place_of_magnitude(const float *x, float size)
 {
-    for (int l = 0; l < LANES; l++)
-        out[l] = (uint8_t)q[l];
+    for (int i = 0; i < 32; i += LANES) {
+        int equal = mask_bits(magnitude(load(x + i)) == size);
+        if (equal)
+            return i + __builtin_ctz((unsigned)equal);
+    }
+    return 0;
 }
 
 /* value = d * (q - half), q in 0 .. 2 half - 1 */
 OP void symmetric(const float *x, int half, float *d, uint8_t *q)
 {
-    float size = largest_magnitude(x, 32), top = 0;
-    for (int i = 0; i < 32; i++)
-        if (fabsf(x[i]) == size) {
-            top = x[i] + 0.0f; /* a block of minus zeros counts as zeros */
-            break;
-        }
-    *d = top / (float)-half;
+    *d = (x[place_of_magnitude(x, largest_magnitude(x, 32))] + 0.0f) / (float)-half; /* + 0: minus zeros count as zeros */
     float inverse = inverse_of(*d);
     for (int i = 0; i < 32; i += LANES) {
         vi whole = to_int(load(x + i) * inverse + ((float)half + 0.5f)) << 24 >> 24; /* through a signed byte */
