@@ -59,6 +59,7 @@ $(NODE)/node_modules/.package-lock.json: $(NODE)/package-lock.json
 .PHONY: docs
 docs: $(VENV)/test.stamp
 	$(BIN)/python docs/make_cli.py
+	$(BIN)/python docs/make_convert.py
 	$(BIN)/python docs/make_api.py
 
 # docs/architectures.md: every architecture against llama.cpp's logits, and backend against backend

@@ -19,17 +19,73 @@ from typing import Any
 from transformers import CONFIG_MAPPING
 
 ROOT = Path(__file__).parents[2]
-TYPES = """llama mistral mixtral arcee smollm3 apertus qwen2 qwen2_moe qwen3 qwen3_moe qwen3_next dots1 seed_oss gemma gemma2
-gemma3_text phi phi3 phimoe olmo olmo2 olmo3 olmoe gpt2 gpt_bigcode gpt_neox bloom falcon mpt stablelm starcoder2 gpt_oss cohere
-cohere2 deepseek_v2 deepseek_v3 glm glm4 glm4_moe granite granitemoe granitemoeshared jamba ernie4_5 ernie4_5_moe exaone4
-hunyuan_v1_dense lfm2 lfm2_moe nemotron bert distilbert roberta""".split()
+TYPES = [
+    "llama",
+    "mistral",
+    "mixtral",
+    "arcee",
+    "smollm3",
+    "apertus",
+    "qwen2",
+    "qwen2_moe",
+    "qwen3",
+    "qwen3_moe",
+    "qwen3_next",
+    "dots1",
+    "seed_oss",
+    "gemma",
+    "gemma2",
+    "gemma3_text",
+    "phi",
+    "phi3",
+    "phimoe",
+    "olmo",
+    "olmo2",
+    "olmo3",
+    "olmoe",
+    "gpt2",
+    "gpt_bigcode",
+    "gpt_neox",
+    "bloom",
+    "falcon",
+    "mpt",
+    "stablelm",
+    "starcoder2",
+    "gpt_oss",
+    "cohere",
+    "cohere2",
+    "deepseek_v2",
+    "deepseek_v3",
+    "glm",
+    "glm4",
+    "glm4_moe",
+    "granite",
+    "granitemoe",
+    "granitemoeshared",
+    "jamba",
+    "ernie4_5",
+    "ernie4_5_moe",
+    "exaone4",
+    "hunyuan_v1_dense",
+    "lfm2",
+    "lfm2_moe",
+    "nemotron",
+    "bert",
+    "distilbert",
+    "roberta",
+]
 LEFT_OUT = {
     "transformers_version", "architectures", "output_hidden_states", "return_dict", "dtype", "chunk_size_feed_forward",
     "is_encoder_decoder", "id2label", "label2id", "problem_type", "use_cache", "initializer_range", "rope_parameters",
     "output_router_logits", "router_aux_loss_coef", "attention_dropout", "bos_token_id", "eos_token_id", "pad_token_id",
     "pretraining_tp", "resid_pdrop", "embd_pdrop", "attn_pdrop", "hidden_dropout", "attention_probs_dropout_prob",
 }  # fmt: skip
-OLD = {"hidden_size": 64, "num_attention_heads": 4, "rope_theta": 5000.0, "rope_scaling": {"type": "linear", "factor": 2.0}}
+OLD = {
+    "hidden_size": 64,
+    "num_attention_heads": 4,
+    "rope_theta": 5000.0,
+    "rope_scaling": {"type": "linear", "factor": 2.0},
+}
 PARTIAL = {"hidden_size": 64, "num_attention_heads": 4, "partial_rotary_factor": 0.75}
 
 
@@ -48,12 +104,14 @@ def main() -> None:
     for name in TYPES:
         kind = CONFIG_MAPPING[name]
         fields = {f.name: f.default for f in dataclasses.fields(kind) if f.default is not dataclasses.MISSING}
-        values = {key: value for key, value in fields.items() if plain(value) and key not in LEFT_OUT and "drop" not in key}
+        values = {
+            key: value for key, value in fields.items() if plain(value) and key not in LEFT_OUT and "drop" not in key
+        }
         least = made(kind, {"hidden_size": 64, "num_attention_heads": 4})
         entry: dict[str, Any] = {"values": values}
         if kind.attribute_map:
             entry["aliases"] = kind.attribute_map
-        entry["head_dim"] = fields.get("head_dim", 0) is None and least.get("head_dim") == 16 or (
+        entry["head_dim"] = (fields.get("head_dim", 0) is None and least.get("head_dim") == 16) or (
             "head_dim" not in fields and least.get("head_dim") == 16
         )
         if "num_kv_heads" in fields and fields["num_kv_heads"] is None:
@@ -61,7 +119,12 @@ def main() -> None:
         if (rope := least.get("rope_parameters")) is not None:
             entry["rope"] = rope
         table[name] = entry
-        for raw in ({}, OLD, PARTIAL, {"hidden_size": 96, "num_attention_heads": 6, "num_key_value_heads": 3, "head_dim": 32}):
+        for raw in (
+            {},
+            OLD,
+            PARTIAL,
+            {"hidden_size": 96, "num_attention_heads": 6, "num_key_value_heads": 3, "head_dim": 32},
+        ):
             raw = {"model_type": name, **copy.deepcopy(raw)}
             try:
                 probes.append([raw, {k: v for k, v in made(kind, raw).items() if plain(v)}])

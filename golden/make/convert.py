@@ -92,10 +92,16 @@ def convert(family: Family, folder: Path, target: Path) -> dict[str, Any]:
     keys = {key: field.contents() for key, field in reader.fields.items() if not key.startswith("GGUF.")}
     types = {key: [int(t) for t in field.types] for key, field in reader.fields.items() if not key.startswith("GGUF.")}
     tensors = {
-        t.name: [t.tensor_type.name, [int(n) for n in reversed(t.shape)], hashlib.sha256(t.data.tobytes()).hexdigest()[:24]]
+        t.name: [
+            t.tensor_type.name,
+            [int(n) for n in reversed(t.shape)],
+            hashlib.sha256(t.data.tobytes()).hexdigest()[:24],
+        ]
         for t in reader.tensors
     }
-    exact = {t.name: t.data.tolist() for t in reader.tensors if t.name.endswith("ssm_a")}  # torch's exp, not the last bit
+    exact = {
+        t.name: t.data.tolist() for t in reader.tensors if t.name.endswith("ssm_a")
+    }  # torch's exp, not the last bit
     return {"exact": exact, "metadata": keys, "types": types, "tensors": tensors}
 
 

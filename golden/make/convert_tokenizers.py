@@ -26,7 +26,13 @@ def _save(folder: Path, tokenizer: Tokenizer | None, config: dict[str, Any], tem
 
 
 def _names(**more: Any) -> dict[str, Any]:
-    return {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", **more}
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "pad_token": "<pad>",
+        **more,
+    }
 
 
 def _byte_level(special: list[str], vocab: int = 300) -> Tokenizer:
@@ -34,10 +40,15 @@ def _byte_level(special: list[str], vocab: int = 300) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=vocab,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     tokenizer.train([str(TEXT)], trainer)
-    tokenizer.add_tokens([AddedToken("<tool>", normalized=False), AddedToken("<|end|>", normalized=False), AddedToken("two  words")])
+    tokenizer.add_tokens(
+        [AddedToken("<tool>", normalized=False), AddedToken("<|end|>", normalized=False), AddedToken("two  words")]
+    )
     return tokenizer
 
 
@@ -50,21 +61,48 @@ def write_tokenizers(out: Path) -> None:
     level = _byte_level(["<|endoftext|>", *SPECIAL])
     level.post_processor = processors.ByteLevel(trim_offsets=False)
     _save(out / "byte-level", level, _names(eos_token="<|endoftext|>"))
-    _save(out / "glm", _byte_level(["<|endoftext|>", "[gMASK]", "<|user|>", "<|observation|>"]), _names(bos_token=None, eos_token="<|endoftext|>", pad_token="<|endoftext|>"))
+    _save(
+        out / "glm",
+        _byte_level(["<|endoftext|>", "[gMASK]", "<|user|>", "<|observation|>"]),
+        _names(bos_token=None, eos_token="<|endoftext|>", pad_token="<|endoftext|>"),
+    )
     roberta = _byte_level(["<s>", "<pad>", "</s>", "<unk>"])
     roberta.add_special_tokens([AddedToken("<mask>", lstrip=True)])
     roberta.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
-    _save(out / "roberta", roberta, _names(cls_token="<s>", sep_token="</s>", unk_token="<unk>", mask_token="<mask>"), template=False)
+    _save(
+        out / "roberta",
+        roberta,
+        _names(cls_token="<s>", sep_token="</s>", unk_token="<unk>", mask_token="<mask>"),
+        template=False,
+    )
 
     pieces = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     pieces.normalizer = normalizers.BertNormalizer(lowercase=True)
     pieces.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     pieces.decoder = decoders.WordPiece()
-    pieces.train([str(TEXT)], trainers.WordPieceTrainer(vocab_size=300, special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], show_progress=False))
+    pieces.train(
+        [str(TEXT)],
+        trainers.WordPieceTrainer(
+            vocab_size=300, special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], show_progress=False
+        ),
+    )
     pieces.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
-    _save(out / "wpm", pieces, {"tokenizer_class": "BertTokenizer", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "mask_token": "[MASK]", "do_lower_case": True}, template=False)
+    _save(
+        out / "wpm",
+        pieces,
+        {
+            "tokenizer_class": "BertTokenizer",
+            "unk_token": "[UNK]",
+            "cls_token": "[CLS]",
+            "sep_token": "[SEP]",
+            "pad_token": "[PAD]",
+            "mask_token": "[MASK]",
+            "do_lower_case": True,
+        },
+        template=False,
+    )
 
     spm = out / "spm"
     spm.mkdir(parents=True, exist_ok=True)
@@ -78,7 +116,20 @@ def write_tokenizers(out: Path) -> None:
     added = {"312": {"content": "<|im_end|>", "special": True}, "313": {"content": "▁▁x", "special": False}}
     for value in added.values():
         value |= {"lstrip": False, "rstrip": False, "normalized": False, "single_word": False}
-    _save(spm, None, {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "add_bos_token": True, "add_eos_token": False, "add_prefix_space": True, "added_tokens_decoder": added})
+    _save(
+        spm,
+        None,
+        {
+            "tokenizer_class": "LlamaTokenizer",
+            "bos_token": "<s>",
+            "eos_token": "</s>",
+            "unk_token": "<unk>",
+            "add_bos_token": True,
+            "add_eos_token": False,
+            "add_prefix_space": True,
+            "added_tokens_decoder": added,
+        },
+    )
 
     model = sentencepiece.SentencePieceProcessor(model_file=str(spm / "tokenizer.model"))
     vocab = {model.id_to_piece(i): i for i in range(model.vocab_size())}
@@ -99,4 +150,14 @@ def write_tokenizers(out: Path) -> None:
     bytes_too.post_processor = processors.TemplateProcessing(
         single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)]
     )
-    _save(out / "fallback", bytes_too, {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "add_prefix_space": True})
+    _save(
+        out / "fallback",
+        bytes_too,
+        {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": "<s>",
+            "eos_token": "</s>",
+            "unk_token": "<unk>",
+            "add_prefix_space": True,
+        },
+    )

@@ -27,7 +27,14 @@ _TYPES = ("auto", "f32", "f16", "bf16", "q8_0", "tq1_0", "tq2_0")
 @quiet_option
 @json_option
 def convert(
-    folder: Path, target: str, outtype: str, pre: str | None, name: str | None, dry_run: bool, quiet: bool, as_json: bool
+    folder: Path,
+    target: str,
+    outtype: str,
+    pre: str | None,
+    name: str | None,
+    dry_run: bool,
+    quiet: bool,
+    as_json: bool,
 ) -> None:
     """Write OUT, a GGUF file of the Hugging Face model in DIR.
 

@@ -21,7 +21,7 @@ from ref_engine.convert.plan import Plan, Planned, plan_conversion
 from ref_engine.errors import ConvertError, ModelError
 from ref_engine.files.types import GGMLType
 from ref_engine.files.writer import write_gguf
-from ref_engine.quant.quantize import quantize
+from ref_engine.kernels.quantisers import quantiser
 
 __all__ = ["OUT_TYPES", "Plan", "Planned", "plan_conversion", "write_plan"]
 
@@ -52,6 +52,6 @@ def _quantized(planned: Planned, part: NDArray[Any]) -> NDArray[np.uint8]:
     if planned.type is GGMLType.F16 and part.dtype != np.float16 and (largest := np.abs(part).max()) >= _LARGEST_F16:
         raise ConvertError(f"{what} holds {largest:g}, which float16 cannot; --outtype bf16 or f32 can")
     try:
-        return quantize(np.atleast_1d(part), planned.type).reshape(-1)
+        return quantiser()(np.atleast_1d(part), planned.type, None).reshape(-1)
     except ModelError as error:
         raise ConvertError(f"{what}: {error}") from error

@@ -16,6 +16,7 @@ from ref_engine.archs.hf import RECIPES, KeyWriter, Recipe, layer_of, normalised
 from ref_engine.checkpoint import Config, Tensor, open_checkpoint, read_config, read_json
 from ref_engine.checkpoint.dequantize import dequantized
 from ref_engine.convert.describe import write_description
+from ref_engine.convert.modules import read_pooling
 from ref_engine.convert.outtype import MXFP4_FILE, OUT_TYPES, OutType, guessed, type_of
 from ref_engine.convert.vocab import write_vocabulary
 from ref_engine.errors import ConvertError, ModelError
@@ -71,9 +72,7 @@ class Plan:
     cannot_run: str | None
 
 
-def plan_conversion(
-    folder: Path, outtype: str = "auto", *, pre: str | None = None, name: str | None = None
-) -> Plan:
+def plan_conversion(folder: Path, outtype: str = "auto", *, pre: str | None = None, name: str | None = None) -> Plan:
     """outtype: of `OUT_TYPES`, or "auto": 16 bits as the checkpoint has them.
 
     pre: name of a pre-tokenizer that is not recognised; name: of the model. Raises ConvertError, naming the file, key or
@@ -91,6 +90,8 @@ def plan_conversion(
     if config.n_layers > _MOST_LAYERS:
         raise ConvertError(f"{raw.where}: {config.n_layers} layers are more than {_MOST_LAYERS}")
     tensors = dict(dequantized(config, tensors))
+    if (pooling := read_pooling(folder)) is not None:
+        config = config.changed(pooling=pooling)
     config = recipe.prepare(config, tensors)
     planned = [Planned(new, type_of(new, tensor, out), tensor) for new, tensor in _mapped(config, recipe, tensors)]
     keys = KeyWriter(recipe.arch, _file_type(config, out))

@@ -10,7 +10,16 @@ from ref_engine.checkpoint.numbers import decode, e4m3_to_f32
 
 @pytest.mark.parametrize(
     ("bits", "value"),
-    [(0x00, 0.0), (0x01, 2.0**-9), (0x07, 7 * 2.0**-9), (0x08, 2.0**-6), (0x38, 1.0), (0x3C, 1.5), (0x7E, 448.0), (0xC0, -2.0)],
+    [
+        (0x00, 0.0),
+        (0x01, 2.0**-9),
+        (0x07, 7 * 2.0**-9),
+        (0x08, 2.0**-6),
+        (0x38, 1.0),
+        (0x3C, 1.5),
+        (0x7E, 448.0),
+        (0xC0, -2.0),
+    ],
 )
 def test_e4m3(bits: int, value: float) -> None:
     assert e4m3_to_f32(np.array([bits], np.uint8))[0] == value

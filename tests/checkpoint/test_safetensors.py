@@ -64,7 +64,11 @@ def entry(dtype: str = "F32", shape: list[int] | None = None, offsets: tuple[int
         (entry(shape=[-2]), bytes(8), None),
         (entry(shape=[1 << 62, 1 << 62]), bytes(8), None),
         (entry(dtype="F31"), bytes(8), None),
-        ({**entry(), "v": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}, bytes(8), None),  # twice the same bytes
+        (
+            {**entry(), "v": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}},
+            bytes(8),
+            None,
+        ),  # twice the same bytes
         (entry(), bytes(8), 1 << 60),
         (entry(), bytes(8), 3),
     ],

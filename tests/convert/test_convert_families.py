@@ -53,7 +53,9 @@ def test_every_key_and_every_byte(name: str, checkpoint: Checkpoint) -> None:
 
 
 def _plain(value: Any) -> Any:
-    return value.tolist() if isinstance(value, np.ndarray) else list(value) if isinstance(value, list | tuple) else value
+    return (
+        value.tolist() if isinstance(value, np.ndarray) else list(value) if isinstance(value, list | tuple) else value
+    )
 
 
 def _numbers(kind: GGUFValueType | ArrayType) -> list[int]:

@@ -79,7 +79,9 @@ def rewrite(tool: Any, folder: Path, name: str, change: Callable[[dict[str, Any]
 def test_a_tensor_that_no_map_knows(checkpoint: Checkpoint, tool: Any) -> None:
     folder = checkpoint("llama")
     rewrite(tool, folder, "llama", lambda t: t.update({"model.layers.0.extra.weight": ("F32", [2], bytes(8))}))
-    with pytest.raises(ConvertError, match=r"tensor 'model\.layers\.0\.extra\.weight' is not known for architecture llama"):
+    with pytest.raises(
+        ConvertError, match=r"tensor 'model\.layers\.0\.extra\.weight' is not known for architecture llama"
+    ):
         plan_conversion(folder)
 
 
@@ -197,7 +199,13 @@ def test_a_pre_tokenizer_that_is_not_known(checkpoint: Checkpoint) -> None:
 def test_a_damaged_sentencepiece_model(checkpoint: Checkpoint) -> None:
     folder = checkpoint("llama")
     whole = (folder / "tokenizer.model").read_bytes()
-    for data in (b"", b"hello", whole[:1000], b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", b"\x0a\x03\x0a\x01\xff"):
+    for data in (
+        b"",
+        b"hello",
+        whole[:1000],
+        b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+        b"\x0a\x03\x0a\x01\xff",
+    ):
         (folder / "tokenizer.model").write_bytes(data)
         with pytest.raises(ConvertError, match=r"tokenizer\.model: ") as caught:
             plan_conversion(folder)

@@ -6,7 +6,22 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from ref_engine.archs.hf import bert, cohere, deepseek, gemma, glm, gpt, gpt_oss, granite, llama, mamba, olmo, others, phi, qwen
+from ref_engine.archs.hf import (
+    bert,
+    cohere,
+    deepseek,
+    gemma,
+    glm,
+    gpt,
+    gpt_oss,
+    granite,
+    llama,
+    mamba,
+    olmo,
+    others,
+    phi,
+    qwen,
+)
 from ref_engine.archs.hf.key_writer import KeyWriter
 from ref_engine.archs.hf.normal import normalised
 from ref_engine.archs.hf.recipe import Recipe, layer_of, stack_experts

@@ -8,28 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from ref_engine.archs.hf.common import common_keys
+from ref_engine.archs.hf.common import common_keys, pooling_keys
 from ref_engine.archs.hf.key_writer import KeyWriter
 from ref_engine.archs.hf.recipe import Named, Recipe, Tensors
 from ref_engine.checkpoint import Config, Tensor
 from ref_engine.errors import ConvertError
 from ref_engine.files.types import GGUFValueType
 
-MEAN, CLS, LAST = 1, 2, 3
-_POOLING = {"pooling_mode_mean_tokens": MEAN, "pooling_mode_cls_token": CLS, "pooling_mode_lasttoken": LAST}
-_BY_NAME = {"mean": MEAN, "cls": CLS, "lasttoken": LAST}
 _HEADS = ("cls.predictions", "cls.seq_relationship", "vocab_", "lm_head.")
-
-
-def pooling_keys(config: Config, keys: KeyWriter) -> None:
-    """How sentence-transformers makes one vector of all tokens': its module Pooling, where there is one."""
-    if "pooling" not in config:
-        return
-    pooling = config.inner("pooling")
-    chosen = [kind for name, kind in _POOLING.items() if pooling.get(name)] or [_BY_NAME.get(pooling.get("pooling_mode"))]
-    if chosen[0] is None:
-        raise ConvertError(f"{pooling.where}: only mean, cls and lasttoken are known")
-    keys.u32("pooling_type", chosen[0])
 
 
 def _keys(config: Config, keys: KeyWriter) -> None:

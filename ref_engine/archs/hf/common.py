@@ -12,9 +12,18 @@ from ref_engine.checkpoint import Config
 from ref_engine.errors import ConvertError
 
 SOFTMAX, SIGMOID, SQRT_SOFTPLUS = 1, 2, 4
+MEAN, CLS, LAST = 1, 2, 3
+_POOLING = {"pooling_mode_mean_tokens": MEAN, "pooling_mode_cls_token": CLS, "pooling_mode_lasttoken": LAST}
+_BY_NAME = {"mean": MEAN, "cls": CLS, "lasttoken": LAST}
 _GATING = {"softmax": SOFTMAX, "sigmoid": SIGMOID, "sqrtsoftplus": SQRT_SOFTPLUS}
 _CONTEXT = ("max_position_embeddings", "n_ctx", "n_positions", "max_length", "max_sequence_length", "model_max_length")
-_FEED_FORWARD = ("prefix_dense_intermediate_size", "dense_intermediate_size", "intermediate_size", "n_inner", "hidden_dim")
+_FEED_FORWARD = (
+    "prefix_dense_intermediate_size",
+    "dense_intermediate_size",
+    "intermediate_size",
+    "n_inner",
+    "hidden_dim",
+)
 _SCORES = ("score_function", "scoring_func", "score_func", "moe_router_activation", "moe_router_activation_func",
            "expert_selection_fn")  # fmt: skip
 
@@ -85,3 +94,16 @@ def rope_keys(config: Config, keys: KeyWriter) -> None:
         keys.f32("rope.freq_base", rope["rope_theta"])
     if (local := both.inner("sliding_attention").get("rope_theta")) is not None:
         keys.f32("rope.freq_base_swa", local)
+
+
+def pooling_keys(config: Config, keys: KeyWriter) -> None:
+    """How sentence-transformers makes one vector of all tokens': its module Pooling, where there is one."""
+    if "pooling" not in config:
+        return
+    pooling = config.inner("pooling")
+    chosen = [kind for name, kind in _POOLING.items() if pooling.get(name)] or [
+        _BY_NAME.get(pooling.get("pooling_mode"))
+    ]
+    if chosen[0] is None:
+        raise ConvertError(f"{pooling.where}: only mean, cls and lasttoken are known")
+    keys.u32("pooling_type", chosen[0])

@@ -72,7 +72,9 @@ def latent_heads(config: Config, name: str, tensor: Tensor) -> Iterable[Named]:
     key, value = config.integer("qk_nope_head_dim"), config.integer("v_head_dim")
     tensor.expect_axes(2)
     if tensor.shape[0] != heads * (key + value):
-        raise ConvertError(f"tensor {tensor.name} of {list(tensor.shape)} does not hold {heads} heads of {key} + {value}")
+        raise ConvertError(
+            f"tensor {tensor.name} of {list(tensor.shape)} does not hold {heads} heads of {key} + {value}"
+        )
     rank = tensor.shape[1]
     yield (
         re.sub("kv_b_proj", "k_b_proj", name),
@@ -87,9 +89,7 @@ def latent_heads(config: Config, name: str, tensor: Tensor) -> Iterable[Named]:
 DEEPSEEK2 = Recipe("deepseek2", rename=_rename2, keys=_keys2, rewrite=latent_heads)
 
 RECIPES = {
-    "DeepseekForCausalLM": Recipe(
-        "deepseek", keys=_keys1, rewrite=turned, vocabulary="sentencepiece or byte-level"
-    ),
+    "DeepseekForCausalLM": Recipe("deepseek", keys=_keys1, rewrite=turned, vocabulary="sentencepiece or byte-level"),
     "DeepseekV2ForCausalLM": DEEPSEEK2,
     "DeepseekV3ForCausalLM": DEEPSEEK2,
 }

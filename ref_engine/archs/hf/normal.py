@@ -20,7 +20,9 @@ _THETA = ("global_rope_theta", "rope_global_theta", "rope_theta_global", "rope_t
 _LOCAL_THETA = ("local_rope_theta", "rope_local_theta", "rope_theta_local", "swa_rope_theta", "rope_local_base_freq")
 _SHARE = ("partial_rotary_factor", "rope_pct", "rope_percent")
 _KINDS = ("full_attention", "sliding_attention")
+_GIVEN = ("rope_theta", "partial_rotary_factor")
 _STRETCHED = ("llama3", "yarn", "longrope")
+_LONG_BY_ANY_NAME = ("phi3",)  # model types that mean longrope by "su" and "yarn"
 
 
 @cache
@@ -70,16 +72,15 @@ def _class_rope(config: Config, default: dict[str, Any]) -> dict[str, Any]:
     stated = config.inner("rope_scaling") or config.inner("rope_parameters")
     if "full_attention" in default:
         both = config.inner("rope_parameters")
-        full = {**both.inner("full_attention"), **config.inner("rope_scaling")}
-        sliding = dict(both.inner("sliding_attention"))
+        full = {**(both.inner("full_attention") or {"rope_type": "default"}), **config.inner("rope_scaling")}
         full.setdefault("rope_theta", config.get("rope_theta", default["full_attention"]["rope_theta"]))
-        local = config.first("rope_local_base_freq", "rope_theta") if full.keys() == {"rope_theta"} else None
-        local = config.get("rope_local_base_freq", local)
-        sliding.setdefault("rope_theta", default["sliding_attention"]["rope_theta"] if local is None else local)
+        sliding = dict(both.inner("sliding_attention"))
+        theta = config.get("rope_local_base_freq", default["sliding_attention"]["rope_theta"])
+        sliding.setdefault("rope_theta", theta)
         return {"full_attention": _typed(config, full), "sliding_attention": _typed(config, sliding)}
     if any(kind in stated for kind in _KINDS):
         return {kind: _typed(config, dict(stated.inner(kind))) for kind in _KINDS if kind in stated}
-    rope = dict(stated.values) if stated else {k: v for k, v in default.items() if k in ("rope_type", *_scaling(default))}
+    rope = dict(stated.values) if stated else {k: v for k, v in default.items() if k not in _GIVEN}
     rope.setdefault("rope_theta", config.get("rope_theta", default["rope_theta"]))
     share = config.get("partial_rotary_factor", default.get("partial_rotary_factor"))
     if share is not None:
@@ -88,14 +89,6 @@ def _class_rope(config: Config, default: dict[str, Any]) -> dict[str, Any]:
     if config.get("model_type") in _LONG_BY_ANY_NAME and rope["rope_type"] in ("su", "yarn"):
         rope["rope_type"] = "longrope"
     return rope
-
-
-_LONG_BY_ANY_NAME = ("phi3",)
-
-
-def _scaling(default: dict[str, Any]) -> list[str]:
-    """Fields of a scaling that the class itself turns on."""
-    return [] if default.get("rope_type") == "default" else [k for k in default if k not in ("rope_theta", "rope_type")]
 
 
 def _typed(config: Config, rope: dict[str, Any]) -> dict[str, Any]:

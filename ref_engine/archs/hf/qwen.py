@@ -6,14 +6,20 @@ Sources: llama.cpp's conversion/qwen.py, dots1.py and olmo.py, transformers' mod
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 
-from ref_engine.archs.hf.common import common_keys
+from ref_engine.archs.hf.common import common_keys, pooling_keys
 from ref_engine.archs.hf.key_writer import KeyWriter
 from ref_engine.archs.hf.recipe import Named, Recipe, Tensors, minus_exp
 from ref_engine.checkpoint import Array, Config, Tensor
 from ref_engine.errors import ConvertError
+
+
+def _dense_keys(config: Config, keys: KeyWriter) -> None:
+    common_keys(config, keys)
+    pooling_keys(config, keys)
 
 
 def moe_keys(config: Config, keys: KeyWriter, layers: int | None = None) -> None:
@@ -114,7 +120,9 @@ def _ungrouped(config: Config, name: str, tensor: Tensor) -> Iterable[Named]:
     group = config.integer("linear_num_value_heads") // heads * value
     tensor.expect_axes(2)
     if tensor.shape[0] != heads * (2 * key + 2 * group):
-        raise ConvertError(f"tensor {tensor.name} of {list(tensor.shape)} does not hold {heads} groups of q, k, v and z")
+        raise ConvertError(
+            f"tensor {tensor.name} of {list(tensor.shape)} does not hold {heads} groups of q, k, v and z"
+        )
     width, prefix = tensor.shape[1], name.split(".linear_attn.")[0].replace("model.layers.", "blk.")
 
     def part(x: Array, *cuts: tuple[int, int]) -> Array:
@@ -136,13 +144,22 @@ def _dots_keys(config: Config, keys: KeyWriter) -> None:
     keys.boolean("expert_weights_norm", config["norm_topk_prob"])
 
 
+_QWEN2 = Recipe("qwen2", keys=_dense_keys, vocabulary="sentencepiece or byte-level")
+
 RECIPES = {
-    "Qwen2ForCausalLM": Recipe("qwen2", vocabulary="sentencepiece or byte-level"),
+    "Qwen2ForCausalLM": _QWEN2,
+    "Qwen2Model": replace(_QWEN2, rename=lambda config, name: f"model.{name}"),
     "Qwen2MoeForCausalLM": Recipe("qwen2moe", keys=moe_keys, rewrite=merged_experts),
-    "Qwen3ForCausalLM": Recipe("qwen3", vocabulary="sentencepiece or byte-level"),
+    "Qwen3ForCausalLM": replace(_QWEN2, arch="qwen3"),
+    "Qwen3Model": replace(_QWEN2, arch="qwen3", rename=lambda config, name: f"model.{name}"),
     "Qwen3MoeForCausalLM": Recipe("qwen3moe", keys=moe_keys, rewrite=merged_experts),
     "Qwen3NextForCausalLM": Recipe(
-        "qwen3next", prepare=_count_further, layers=_next_layers, rename=_rename_next, keys=_next_keys, rewrite=_rewrite_next
+        "qwen3next",
+        prepare=_count_further,
+        layers=_next_layers,
+        rename=_rename_next,
+        keys=_next_keys,
+        rewrite=_rewrite_next,
     ),
     "Dots1ForCausalLM": Recipe("dots1", keys=_dots_keys, rewrite=merged_experts),
     "SeedOssForCausalLM": Recipe("seed_oss"),

@@ -45,14 +45,17 @@ def load_tokenizer(files: VocabFiles) -> Tokenizer:
     if files.tokenizer is not None:
         source = files.path("tokenizer.json")
         try:
-            return Tokenizer.from_file(str(files.folder / "tokenizer.json"))
-        except Exception as error:  # noqa: BLE001 (the Rust library raises plain Exception)
+            tokenizer = Tokenizer.from_file(str(files.folder / "tokenizer.json"))
+        except Exception as error:
             raise ConvertError(f"{source}: cannot be used: {error}") from error
+        tokenizer.no_truncation()  # some files cut and fill up every text
+        tokenizer.no_padding()
+        return tokenizer
     if not (files.has("vocab.json") and files.has("merges.txt")):
         raise ConvertError(f"{files.path('tokenizer.json')}: missing, and so are vocab.json and merges.txt")
     try:
         model = models.BPE.from_file(str(files.folder / "vocab.json"), str(files.folder / "merges.txt"))
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         raise ConvertError(f"{files.path('vocab.json')}, merges.txt: cannot be used: {error}") from error
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -11,7 +11,15 @@ from collections.abc import Iterable
 
 from ref_engine.archs.hf import KeyWriter
 from ref_engine.checkpoint import read_json
-from ref_engine.convert.vocab.bytelevel import BYTE, CONTROL, NORMAL, UNUSED, USER_DEFINED, load_tokenizer, looks_special
+from ref_engine.convert.vocab.bytelevel import (
+    BYTE,
+    CONTROL,
+    NORMAL,
+    UNUSED,
+    USER_DEFINED,
+    load_tokenizer,
+    looks_special,
+)
 from ref_engine.convert.vocab.files import AddedToken, VocabFiles
 from ref_engine.convert.vocab.special import read_special, special_texts
 from ref_engine.convert.vocab.spm_model import read_pieces
@@ -104,7 +112,9 @@ def write_fallback(files: VocabFiles, keys: KeyWriter) -> None:
     named = special_texts(files)
     extra = sorted((t for t in files.added.values() if t.id >= len(base)), key=lambda t: t.id)
     by_id = {number: text for text, number in base.items()}
-    if sorted(by_id) != list(range(len(base))) or [t.id for t in extra] != list(range(len(base), len(base) + len(extra))):
+    if sorted(by_id) != list(range(len(base))) or [t.id for t in extra] != list(
+        range(len(base), len(base) + len(extra))
+    ):
         raise ConvertError(f"{files.path('tokenizer.json')}: the numbers of its tokens have gaps")
     table = _Table(max(len(base) + len(extra), files.n_tokens or 0))
     for number in range(len(base)):

@@ -37,7 +37,9 @@ def read_pieces(path: Path) -> list[Piece]:
         data = path.read_bytes()
     except OSError as error:
         raise ConvertError(f"{label}: {error.strerror or error}") from error
-    pieces = [_piece(value, label) for number, value in _fields(data, label) if number == 1 and isinstance(value, bytes)]
+    pieces = [
+        _piece(value, label) for number, value in _fields(data, label) if number == 1 and isinstance(value, bytes)
+    ]
     if not pieces:
         raise ConvertError(f"{label}: not a SentencePiece model")
     return pieces
