@@ -18,8 +18,8 @@ C = "ref_engine/kernels/c"
 # products and sums round separately (no contraction); sqrt may be an instruction (no errno); without debugging
 # information, which takes longer to compute than the code
 COMMON = ["-std=c11", "-ffp-contract=off", "-fno-math-errno", "-g0"]
-# the quantisers are vectors as written: -O3 takes three times as long to compile them and gains nothing but in the small
-# loops that -O2 vectorises with the cost model of -O3
+# the quantisers are vectors as written: -O3 takes three times as long to compile them, and what little it gains, in small
+# loops, the cost model gives to -O2 too
 LEVEL = {"ref_engine.kernels._native": ["-O3"], "ref_engine.kernels._quantize": ["-O2"]}
 COST_MODEL = ["-fvect-cost-model=dynamic"]
 AVX2 = ["-mavx2", "-mf16c"]
@@ -91,9 +91,7 @@ def kernels() -> list[Extension]:
     from Cython.Build import cythonize
 
     headers = sorted(str(p) for p in Path(C).glob("*.h"))
-    parts = [
-        Extension(name, [name.replace(".", "/") + ".pyx"], include_dirs=[C], depends=headers) for name in PORTABLE
-    ]
+    parts = [Extension(name, [name.replace(".", "/") + ".pyx"], include_dirs=[C], depends=headers) for name in PORTABLE]
     extensions = cythonize(parts, build_dir="build/cython")
     for extension in extensions:
         extension.optional = True  # cythonize makes them anew and would drop it
@@ -105,7 +103,12 @@ APP = ["ref_engine_app", *(f"ref_engine_app.{name}" for name in find_packages("a
 setup(
     packages=[*find_packages(include=["ref_engine", "ref_engine.*"]), *APP],
     package_dir={"ref_engine_app": "app"},
-    package_data={"ref_engine": ["py.typed"], "ref_engine.archs.hf": ["defaults.json"], "ref_engine_app": ["py.typed"], "ref_engine.kernels": ["_native.pyi", "_quantize.pyi"]},
+    package_data={
+        "ref_engine": ["py.typed"],
+        "ref_engine.archs.hf": ["defaults.json"],
+        "ref_engine_app": ["py.typed"],
+        "ref_engine.kernels": ["_native.pyi", "_quantize.pyi"],
+    },
     ext_modules=kernels(),
     cmdclass={"build_ext": BuildKernels},
 )

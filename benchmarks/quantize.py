@@ -2,8 +2,8 @@
 
     python benchmarks/quantize.py PATH/libggml-base.so [--types Q4_K,IQ3_S] [--isa avx2] [--weights 262144] [--runs 5]
 
-The two take turns, so that a busy machine slows both. Prints the medians per weight, and how many times ours ggml takes.
-Without a library it times ours alone. Also compares the bytes.
+The two take turns, so that a busy machine slows both. Prints the medians per weight, how many times as long ggml takes,
+and how many bytes differ. Without a library it times ours alone.
 """
 
 from __future__ import annotations

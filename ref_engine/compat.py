@@ -26,7 +26,9 @@ try:
     from ref_engine.kernels import _quantize as native_quantize
 except ImportError as error:
     native_quantize = None  # type: ignore[assignment]
-    why_no_quantisers = f"the compiled quantisers are not there ({error}); install ref-engine where a C compiler is found"
+    why_no_quantisers = (
+        f"the compiled quantisers are not there ({error}); install ref-engine where a C compiler is found"
+    )
 else:
     why_no_quantisers = ""
 

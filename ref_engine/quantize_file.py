@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from secrets import token_hex
@@ -20,9 +21,10 @@ from ref_engine.files import GGUFFile, open_gguf
 from ref_engine.files.types import GGMLType, row_bytes
 from ref_engine.files.writer import write_gguf
 from ref_engine.imatrix.matrix import ImportanceMatrix
+from ref_engine.kernels.quantisers import Quantize, quantiser
+from ref_engine.kernels.quantisers import Quantize, quantiser
 from ref_engine.mixture import FileType, Wishes
 from ref_engine.quant.blocks import F32
-from ref_engine.quant.quantize import quantize
 from ref_engine.quant.types import BLOCK_TYPES, PLAIN_TYPES, dequantize
 from ref_engine.quantize_plan import (
     Change,
@@ -44,15 +46,19 @@ def quantize_file(
     extras: Extras | None = None,
     *,
     allow_requantize: bool = False,
+    pack: Quantize | None = None,
     begin: Callable[[Change], None] | None = None,
     advance: Callable[[int], None] | None = None,
+    pack: Quantize | None = None,
 ) -> list[Change]:
     """Write `target`, whole or not at all; with `keep_split` the files `shard_path` makes of it.
 
     Args:
         file_type: of `ref_engine.mixture.FILE_TYPES`, or None to copy every tensor.
         allow_requantize: take tensors that are quantised already; what was lost stays lost.
+        pack: what packs rows of weights, by default `kernels.quantisers.quantiser()`.
         begin: called before each tensor; advance: called with bytes of the source as they are done.
+        pack: what quantises rows, None: `quantiser()`; all give the same bytes.
 
     Raises GGUFError for a file that cannot be read or written, ModelError as `make_plan` and `Plan.check`, for weights
     that are not finite and for tensors quantised already.
@@ -65,8 +71,21 @@ def quantize_file(
         targets = _targets(file, Path(target), changes, extras)
         if any(_same_file(path, new) for path in file.paths for new in targets):
             raise GGUFError(f"{target} is the file that is read; choose another name")
-        _write(file, targets, file_type, changes, extras, begin or _ignore, advance or _ignore)
+        convert = partial(
+            _converted, file, extras.importance, pack or quantiser(), begin or _ignore, advance or _ignore
+        )
+        _write(file, targets, file_type, changes, extras, convert)
     return changes
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What happens to each tensor, and who is told."""
+
+    pack: Quantize
+    importance: ImportanceMatrix | None
+    begin: Callable[[Change], None]
+    advance: Callable[[int], None]
 
 
 def _ignore(_: object) -> None:
@@ -93,8 +112,7 @@ def _write(
     file_type: FileType | None,
     changes: list[Change],
     extras: Extras,
-    begin: Callable[[Change], None],
-    advance: Callable[[int], None],
+    convert: Callable[[Change], Iterator[NDArray[np.uint8]]],
 ) -> None:
     """Every file under a temporary name, and when all are written, all under their own."""
     metadata, types = new_metadata(file, file_type, changes, extras)
@@ -106,7 +124,7 @@ def _write(
                 metadata = {**(metadata if number == 0 else {}), **values}
                 types = {**(types if number == 0 else {}), **kinds}
             tensors = [
-                (c.new_name, c.shape, c.new_type, partial(_converted, file, c, extras.importance, begin, advance))
+                (c.new_name, c.shape, c.new_type, partial(convert, c))
                 for c in changes
                 if len(targets) == 1 or file.tensors[c.name].shard == number
             ]
@@ -120,40 +138,36 @@ def _write(
             os.replace(temporary, target)
 
 
-def _converted(
-    file: GGUFFile,
-    change: Change,
-    matrix: ImportanceMatrix | None,
-    begin: Callable[[Change], None],
-    advance: Callable[[int], None],
-) -> Iterator[NDArray[np.uint8]]:
+def _converted(file: GGUFFile, change: Change, steps: Steps) -> Iterator[NDArray[np.uint8]]:
     """The bytes of the new tensor, some rows at a time, none of which belong to different experts."""
-    begin(change)
+    steps.begin(change)
     columns = change.shape[-1] if change.shape else 1
     rows = file.data(change.name).reshape(-1, row_bytes(change.old_type, columns))
     importance: F32 | None = None
     together = len(rows)
-    if change.weighted and matrix is not None:
-        importance = matrix.importance(change.name).reshape(-1, columns)
+    if change.weighted and steps.importance is not None:
+        importance = steps.importance.importance(change.name).reshape(-1, columns)
         together = len(rows) // len(importance)
     at_a_time = max(1, _WEIGHTS_AT_A_TIME // max(columns, 1))
     for first in range(0, len(rows), together):
         column = None if importance is None else importance[first // together]
         for start in range(first, first + together, at_a_time):
             part = rows[start : min(start + at_a_time, first + together)]
-            yield _packed(change, part, start, column)
+            yield _packed(pack, change, part, start, column)
             advance(int(part.nbytes))
             file.release(change.name)
 
 
-def _packed(change: Change, rows: NDArray[np.uint8], first: int, importance: F32 | None) -> NDArray[np.uint8]:
+def _packed(
+    pack: Quantize, change: Change, rows: NDArray[np.uint8], first: int, importance: F32 | None
+) -> NDArray[np.uint8]:
     if change.new_type is change.old_type:
         _check_finite(change, rows, first)
         return rows.reshape(-1)
     weights = dequantize(rows, change.old_type)
     _refuse_not_finite(change, weights, first)
     try:
-        return quantize(weights, change.new_type, importance).reshape(-1)
+        return pack(weights, change.new_type, importance).reshape(-1)
     except ModelError as error:
         raise ModelError(f"tensor {change.name}: {error}") from error
 

@@ -15,6 +15,7 @@ from ref_engine.cli.progress import progress
 
 if TYPE_CHECKING:
     from ref_engine.imatrix import ImportanceMatrix
+    from ref_engine.kernels.quantisers import Backend
     from ref_engine.quantize_plan import Change
 
 
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 @click.option("--override-kv", multiple=True, metavar="KEY=TYPE:VALUE", help="Metadata; TYPE int, float, bool or str.")
 @click.option("--keep-split", is_flag=True, help="Write as many files as IN has.")
 @click.option("--allow-requantize", is_flag=True, help="Take tensors that are quantised already.")
+@click.option("--backend", type=click.Choice(["native", "numpy"]), help="Who computes; the bytes are the same.")
+@click.option("--threads", "n_threads", type=click.IntRange(1), metavar="N", help="Threads of the native backend.")
+@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads; by default one for each core.")
 @click.option("--dry-run", is_flag=True, help="Only tell the sizes.")
 @quiet_option
 @json_option
@@ -55,6 +59,8 @@ def quantize(
     override_kv: tuple[str, ...],
     keep_split: bool,
     allow_requantize: bool,
+    backend: Backend | None,
+    n_threads: int | None,
     dry_run: bool,
     quiet: bool,
     as_json: bool,
@@ -69,6 +75,7 @@ def quantize(
     mixture. A PATTERN or --pure comes before auto, and so do F32, F16, BF16 and MXFP4_MOE. `quantize-report` compares.
     """
     from ref_engine.files import open_gguf
+    from ref_engine.kernels.quantisers import quantiser
     from ref_engine.mixture import Wishes, file_type_named
     from ref_engine.quantize_file import quantize_file
     from ref_engine.quantize_plan import Extras, make_plan
@@ -98,10 +105,11 @@ def quantize(
     if Path(target).is_dir():
         raise click.UsageError(f"OUT {target} is a directory")
     plan.check(allow_requantize)
+    pack = read.quantiser_of(backend, n_threads)
     with progress(quiet=quiet) as bar:
         bar.start(sum(change.old_bytes for change in plan.changes), rest[-1])
         changes = quantize_file(
-            path, target, file_type, wishes, extras, allow_requantize=allow_requantize, advance=bar.advance
+            path, target, file_type, wishes, extras, allow_requantize=allow_requantize, advance=bar.advance, pack=pack
         )
         bar.done()
     _report(changes, target, as_json, matrix, [])

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ref_engine.expert_types import ExpertWish
     from ref_engine.files import GGMLType
     from ref_engine.imatrix import ImportanceMatrix
+    from ref_engine.kernels.quantisers import Backend, Quantize
     from ref_engine.quantize_plan import Override
 
 Pattern = tuple[re.Pattern[str], "GGMLType"]
@@ -31,6 +32,16 @@ def tensor_type(name: str | None) -> GGMLType | None:
         known = ", ".join(t.name for t in GGMLType if can_quantize(t))
         raise click.UsageError(f"{name[:50]!r} is not a type to quantise to (known: {known})")
     return found
+
+
+def quantiser_of(backend: Backend | None, n_threads: int | None) -> Quantize:
+    """What packs rows; says so once where it is slow because nothing was compiled."""
+    from ref_engine.compat import why_no_quantisers
+    from ref_engine.kernels.quantisers import quantiser
+
+    if backend is None and why_no_quantisers:
+        click.echo(f"quantising in NumPy, which is slow: {why_no_quantisers}", err=True)
+    return quantiser(backend, n_threads)
 
 
 def expert_type(name: str) -> ExpertWish:

@@ -3,8 +3,8 @@
     quantize = quantiser()                      # compiled where the extension is there, else the definition
     quantize(rows, GGMLType.Q4_K, importance)   # as quant.quantize.quantize
 
-`c/quantize_*.h` hold the bodies, written once over words of as many lanes as an instruction set has. Each lane is a group
-of weights of its own, so every sum runs in the order of the definition.
+`c/quantize_*.h` hold the bodies, written once over words of as many lanes as an instruction set has. Each lane is a
+group of weights of its own, so every sum runs in the order of the definition.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def has_quantiser(type: GGMLType) -> bool:
 
 
 def quantiser(backend: Backend | None = None, n_threads: int | None = None) -> Quantize:
-    """A function that packs rows of weights: "native" the compiled one, "numpy" the definition; None: the faster there is.
+    """A function that packs rows: "native" the compiled one, "numpy" the definition, None the faster one there is.
 
     Raises RefEngineError where the compiled one is asked for and is not there.
     """
@@ -78,9 +78,7 @@ class Compiled:
     isa: str
     n_threads: int
 
-    def __call__(
-        self, rows: NDArray[Any], type: GGMLType, importance: NDArray[Any] | None = None
-    ) -> NDArray[np.uint8]:
+    def __call__(self, rows: NDArray[Any], type: GGMLType, importance: NDArray[Any] | None = None) -> NDArray[np.uint8]:
         """As `quant.quantize.quantize`, with the same errors."""
         if not has_quantiser(type):
             return definition(rows, type, importance)
