@@ -18,8 +18,8 @@ C = "ref_engine/kernels/c"
 # products and sums round separately (no contraction); sqrt may be an instruction (no errno); without debugging
 # information, which takes longer to compute than the code
 COMMON = ["-std=c11", "-ffp-contract=off", "-fno-math-errno", "-g0"]
-# the quantisers are vectors as written: -O3 takes three times as long to compile them, and what little it gains, in small
-# loops, the cost model gives to -O2 too
+# the quantisers are vectors as written: -O3 takes three times as long to compile them, and what little it gains in
+# small loops the cost model gives to -O2 too
 LEVEL = {"ref_engine.kernels._native": ["-O3"], "ref_engine.kernels._quantize": ["-O2"]}
 COST_MODEL = ["-fvect-cost-model=dynamic"]
 AVX2 = ["-mavx2", "-mf16c"]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from secrets import token_hex
@@ -21,7 +20,6 @@ from ref_engine.files import GGUFFile, open_gguf
 from ref_engine.files.types import GGMLType, row_bytes
 from ref_engine.files.writer import write_gguf
 from ref_engine.imatrix.matrix import ImportanceMatrix
-from ref_engine.kernels.quantisers import Quantize, quantiser
 from ref_engine.kernels.quantisers import Quantize, quantiser
 from ref_engine.mixture import FileType, Wishes
 from ref_engine.quant.blocks import F32
@@ -46,7 +44,6 @@ def quantize_file(
     extras: Extras | None = None,
     *,
     allow_requantize: bool = False,
-    pack: Quantize | None = None,
     begin: Callable[[Change], None] | None = None,
     advance: Callable[[int], None] | None = None,
     pack: Quantize | None = None,
@@ -56,7 +53,6 @@ def quantize_file(
     Args:
         file_type: of `ref_engine.mixture.FILE_TYPES`, or None to copy every tensor.
         allow_requantize: take tensors that are quantised already; what was lost stays lost.
-        pack: what packs rows of weights, by default `kernels.quantisers.quantiser()`.
         begin: called before each tensor; advance: called with bytes of the source as they are done.
         pack: what quantises rows, None: `quantiser()`; all give the same bytes.
 
@@ -71,21 +67,10 @@ def quantize_file(
         targets = _targets(file, Path(target), changes, extras)
         if any(_same_file(path, new) for path in file.paths for new in targets):
             raise GGUFError(f"{target} is the file that is read; choose another name")
-        convert = partial(
-            _converted, file, extras.importance, pack or quantiser(), begin or _ignore, advance or _ignore
-        )
+        pack, begin, advance = pack or quantiser(), begin or _ignore, advance or _ignore
+        convert = partial(_converted, file, extras.importance, pack, begin, advance)
         _write(file, targets, file_type, changes, extras, convert)
     return changes
-
-
-@dataclass(frozen=True)
-class Steps:
-    """What happens to each tensor, and who is told."""
-
-    pack: Quantize
-    importance: ImportanceMatrix | None
-    begin: Callable[[Change], None]
-    advance: Callable[[int], None]
 
 
 def _ignore(_: object) -> None:
@@ -138,15 +123,22 @@ def _write(
             os.replace(temporary, target)
 
 
-def _converted(file: GGUFFile, change: Change, steps: Steps) -> Iterator[NDArray[np.uint8]]:
+def _converted(
+    file: GGUFFile,
+    matrix: ImportanceMatrix | None,
+    pack: Quantize,
+    begin: Callable[[Change], None],
+    advance: Callable[[int], None],
+    change: Change,
+) -> Iterator[NDArray[np.uint8]]:
     """The bytes of the new tensor, some rows at a time, none of which belong to different experts."""
-    steps.begin(change)
+    begin(change)
     columns = change.shape[-1] if change.shape else 1
     rows = file.data(change.name).reshape(-1, row_bytes(change.old_type, columns))
     importance: F32 | None = None
     together = len(rows)
-    if change.weighted and steps.importance is not None:
-        importance = steps.importance.importance(change.name).reshape(-1, columns)
+    if change.weighted and matrix is not None:
+        importance = matrix.importance(change.name).reshape(-1, columns)
         together = len(rows) // len(importance)
     at_a_time = max(1, _WEIGHTS_AT_A_TIME // max(columns, 1))
     for first in range(0, len(rows), together):

@@ -37,8 +37,13 @@ if TYPE_CHECKING:
 @click.option("--keep-split", is_flag=True, help="Write as many files as IN has.")
 @click.option("--allow-requantize", is_flag=True, help="Take tensors that are quantised already.")
 @click.option("--backend", type=click.Choice(["native", "numpy"]), help="Who computes; the bytes are the same.")
-@click.option("--threads", "n_threads", type=click.IntRange(1), metavar="N", help="Threads of the native backend.")
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads; by default one for each core.")
+@click.option(
+    "--threads",
+    "n_threads",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Threads of the native backend; by default one for each core.",
+)
 @click.option("--dry-run", is_flag=True, help="Only tell the sizes.")
 @quiet_option
 @json_option
@@ -75,7 +80,6 @@ def quantize(
     mixture. A PATTERN or --pure comes before auto, and so do F32, F16, BF16 and MXFP4_MOE. `quantize-report` compares.
     """
     from ref_engine.files import open_gguf
-    from ref_engine.kernels.quantisers import quantiser
     from ref_engine.mixture import Wishes, file_type_named
     from ref_engine.quantize_file import quantize_file
     from ref_engine.quantize_plan import Extras, make_plan
