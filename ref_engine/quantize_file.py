@@ -140,7 +140,7 @@ def _converted(
     if change.weighted and matrix is not None:
         importance = matrix.importance(change.name).reshape(-1, columns)
         together = len(rows) // len(importance)
-    at_a_time = max(1, _WEIGHTS_AT_A_TIME // max(columns, 1))
+    at_a_time = max(1, _WEIGHTS_AT_A_TIME // columns)
     for first in range(0, len(rows), together):
         column = None if importance is None else importance[first // together]
         for start in range(first, first + together, at_a_time):

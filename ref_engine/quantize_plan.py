@@ -84,6 +84,16 @@ class Change:
     def n_weights(self) -> int:
         return math.prod(self.shape)
 
+    @property
+    def columns(self) -> int:
+        """Weights in a row."""
+        return columns_of(self.shape)
+
+
+def columns_of(shape: Sequence[int]) -> int:
+    """Weights in a row of a tensor of this NumPy shape; a shape without axes is a single weight."""
+    return shape[-1] if shape else 1
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -135,7 +145,7 @@ def make_plan(
                 waiting.append(name)
         rows = math.prod(info.shape[:-1])
         try:
-            nbytes = rows * row_bytes(new, info.shape[-1])
+            nbytes = rows * row_bytes(new, columns_of(info.shape))
         except GGUFError as error:
             raise ModelError(f"tensor {name}: {error}") from error
         changes.append(
