@@ -19,7 +19,7 @@ _INTRODUCTION = """\
 Written by `docs/make_convert.py` (`make docs`); do not edit it by hand.
 
     pip install 'ref-engine[convert]'
-    ref-engine convert DIR OUT.gguf [--outtype auto|f32|f16|bf16|q8_0|tq1_0|tq2_0] [--dry-run] [--name NAME] [--pre NAME]
+    ref-engine convert DIR OUT.gguf [--outtype auto|f32|f16|bf16|q8_0|tq1_0|tq2_0] [--dry-run]
 
 DIR is a model as the Hugging Face hub has it: `config.json`, `model.safetensors` or shards with
 `model.safetensors.index.json`, and the tokenizer's files. No torch, no transformers: `safetensors` reads the headers,
@@ -30,8 +30,8 @@ The file has the keys, the tensor names, the types and the bytes of llama.cpp's 
 
 ## How it goes
 1. **Recipe.** `architectures` in `config.json` names it (`ref_engine/archs/hf`). An unknown one is an error.
-2. **Configuration.** What `config.json` leaves out gets the value that transformers' class gives it, and the many ways to
-   state rotary positions become one (`archs/hf/normal.py`, `defaults.json`).
+2. **Configuration.** What `config.json` leaves out gets the value that transformers' class gives it, and the many ways
+   to state rotary positions become one (`archs/hf/normal.py`, `defaults.json`).
 3. **Tensors** are mapped, not read. A recipe renames, splits, stacks and turns them; the values are computed when their
    turn to be written comes, in parts of 4 million. A tensor that no map knows, one that is missing, or one of another
    shape than the model's graph asks for is an error before anything is written.
@@ -39,8 +39,8 @@ The file has the keys, the tensor names, the types and the bytes of llama.cpp's 
    convolutions stay F32; rows that are no whole number of blocks become F16. Weights that are not finite, or too large
    for float16, are errors.
 5. **Tokenizer.** `tokenizer.model` gives pieces, scores and types; `tokenizer.json` the rest. The way a byte-level
-   tokenizer cuts text is recognised by a hash of what it makes of one text, as llama.cpp does; `--pre` names it where it
-   is not (a vocabulary of one's own). Special tokens, what is added around a text, and chat templates come from
+   tokenizer cuts text is recognised by a hash of what it makes of one text, as llama.cpp does; `--pre` names it where
+   it is not (a vocabulary of one's own). Special tokens, what is added around a text, and chat templates come from
    `tokenizer.json`, `tokenizer_config.json`, `chat_template.jinja` and `config.json`, the first that says so.
 6. **Writing** goes to a temporary name and is renamed.
 
@@ -53,7 +53,7 @@ multiplied out. gpt-oss's MXFP4 blocks are repacked without loss. GPTQ, AWQ, bit
 - Falcon 7B has one key head, whatever `num_kv_heads` says.
 - `expert_shared_feed_forward_length` of ERNIE 4.5 is the experts' width times their number; there it is right for the
   21B only.
-- A (Mamba and relatives) is rounded to the nearest float32; torch's `exp` is off by one unit for one value in a hundred.
+- A (Mamba and relatives) is rounded to the nearest float32; torch's `exp` misses it in one value of a hundred.
 - The order of metadata keys. Heads of vision and audio models (`--mmproj`) and draft models are not converted.
 
 ## Architectures

@@ -3,8 +3,8 @@
     python golden/make/config_defaults.py
 
 For each model type: values of the fields that conversion reads, names that it takes as aliases, the base of rotary
-positions and their share, and whether a missing head_dim is computed. golden/convert/configs.json.gz holds probes: small
-configurations, old and new in style, and what `AutoConfig` makes of them.
+positions and their share, and whether a missing head_dim is computed. golden/convert/configs.json.gz holds probes:
+small configurations, old and new in style, and what `AutoConfig` makes of them.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def main() -> None:
             raw = {"model_type": name, **copy.deepcopy(raw)}
             try:
                 probes.append([raw, {k: v for k, v in made(kind, raw).items() if plain(v)}])
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 (told, and left out)
                 print("no probe", name, raw, str(error)[:80])
     path = ROOT / "ref_engine" / "archs" / "hf" / "defaults.json"
     path.write_text(json.dumps(table, indent=0, sort_keys=True) + "\n")

@@ -3,8 +3,8 @@
     LLAMA_CPP=path/to/llama.cpp python golden/make/convert.py [--out golden/convert] [NAME ...]
 
 families.json.gz  per model: config.json as transformers writes it, names, types and shapes of its tensors (the weights
-                  are drawn from the names, `convert_checkpoint.py`), metadata and tensors of llama.cpp's GGUF: name, type,
-                  shape, sha256 of the bytes
+                  are drawn from the names, `convert_checkpoint.py`), metadata and tensors of llama.cpp's GGUF: name,
+                  type, shape, sha256 of the bytes
 logits/NAME.npz   tokens (T,), logits (T, V) or hidden states (T, D) of an encoder, by transformers in float32
 tokenizers/KIND/  small tokenizers as transformers saves them
 
@@ -124,7 +124,7 @@ def main() -> None:
                 config, listing = checkpoint(name, family, folder, args.out / "tokenizers")
                 ids, logits = reference(family, folder)
                 converted = convert(family, folder, root / f"{name}.gguf")
-            except Exception:
+            except Exception:  # noqa: BLE001 (told; the others go on)
                 traceback.print_exc()
                 print("FAILED", name, flush=True)
                 continue

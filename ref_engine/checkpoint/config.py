@@ -35,40 +35,40 @@ def read_json(path: Path) -> dict[str, Any]:
 class Config(Mapping[str, Any]):
     """The values of config.json, or of an object inside it. `where` begins every error."""
 
-    values: Mapping[str, Any]
+    entries: Mapping[str, Any]
     where: str = "config.json"
 
     def __getitem__(self, name: str) -> Any:
-        if name not in self.values:
+        if name not in self.entries:
             raise ConvertError(f"{self.where}: {name} is missing")
-        return self.values[name]
+        return self.entries[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self.values
+        return name in self.entries
 
     def get(self, name: str, default: Any = None) -> Any:
-        return self.values.get(name, default)
+        return self.entries.get(name, default)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.values)
+        return iter(self.entries)
 
     def __len__(self) -> int:
-        return len(self.values)
+        return len(self.entries)
 
     def changed(self, **values: Any) -> Config:
-        return Config({**self.values, **values}, self.where)
+        return Config({**self.entries, **values}, self.where)
 
     def without(self, *names: str) -> Config:
-        return Config({key: value for key, value in self.values.items() if key not in names}, self.where)
+        return Config({key: value for key, value in self.entries.items() if key not in names}, self.where)
 
     def first(self, *names: str) -> Any:
         """The value of the first of these names that is there (it may be null); None where none is."""
-        return next((self.values[name] for name in names if name in self.values), None)
+        return next((self.entries[name] for name in names if name in self.entries), None)
 
     def integer(self, *names: str, default: int | None = None, at_least: int = 0) -> int:
         """The first of these names that is there and not null, as an integer."""
         for name in names:
-            value = self.values.get(name)
+            value = self.entries.get(name)
             if value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or not at_least <= value < _LARGEST:
@@ -81,7 +81,7 @@ class Config(Mapping[str, Any]):
     def number(self, *names: str, default: float | None = None) -> float:
         """The first of these names that is there and not null, as a finite number."""
         for name in names:
-            value = self.values.get(name)
+            value = self.entries.get(name)
             if value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
@@ -101,7 +101,7 @@ class Config(Mapping[str, Any]):
 
     def inner(self, name: str) -> Config:
         """An object inside this one; empty where it is not there."""
-        value = self.values.get(name)
+        value = self.entries.get(name)
         if value is None:
             return Config({}, f"{self.where}: {name}")
         if not isinstance(value, dict):

@@ -1,7 +1,7 @@
 """Checkpoints whose matrices are 8-bit floats with scales become plain ones.
 
     NAME.weight F8_E4M3 (R, C)   NAME.weight_scale_inv F32 (R / 128, C / 128)   DeepSeek: a factor for each block
-    NAME.weight F8_E4M3 (R, C)   NAME.weight_scale (R, 1) or (1,)                compressed-tensors: for each row, or all
+    NAME.weight F8_E4M3 (R, C)   NAME.weight_scale (R, 1) or (1,)                compressed-tensors: each row, or all
 
 Sources: `quantization_config` of transformers; `ModelBase.dequant_model` of llama.cpp's conversion/base.py.
 """

@@ -99,5 +99,14 @@ def _parts(data: mmap.mmap, start: int, dtype: str, shape: tuple[int, ...]) -> I
     at_a_time = max(1, _VALUES_AT_A_TIME * ITEM_BYTES[dtype] // max(width, 1))
     for first in range(0, max(n_rows, 1), at_a_time):
         n = min(at_a_time, n_rows - first)
-        raw = np.frombuffer(data, np.uint8, n * width, start + first * width)
-        yield decode(raw, dtype).reshape((n, *shape[1:]) if shape else ())
+        at = start + first * width
+        yield decode(np.frombuffer(data, np.uint8, n * width, at), dtype).reshape((n, *shape[1:]) if shape else ())
+        _release(data, at, at + n * width)
+
+
+def _release(data: mmap.mmap, start: int, stop: int) -> None:
+    """Give pages that were read back to the system; where they are needed again they come from the file."""
+    if hasattr(mmap, "MADV_DONTNEED"):
+        first = -(start // -mmap.PAGESIZE) * mmap.PAGESIZE
+        if first < stop:
+            data.madvise(mmap.MADV_DONTNEED, first, stop - first)

@@ -1,4 +1,4 @@
-"""What a checkpoint becomes, before anything is written: metadata, and each tensor with its type and where it is from."""
+"""What a checkpoint becomes, before anything is written: metadata, and each tensor with its type and origin."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ class Plan:
 def plan_conversion(folder: Path, outtype: str = "auto", *, pre: str | None = None, name: str | None = None) -> Plan:
     """outtype: of `OUT_TYPES`, or "auto": 16 bits as the checkpoint has them.
 
-    pre: name of a pre-tokenizer that is not recognised; name: of the model. Raises ConvertError, naming the file, key or
-    tensor at fault, and GGUFError for metadata that a file cannot hold.
+    pre: name of a pre-tokenizer that is not recognised; name: of the model. Raises ConvertError, naming the file, key
+    or tensor at fault, and GGUFError for metadata that a file cannot hold.
     """
     raw = read_config(folder)
     architecture = architecture_of(raw)

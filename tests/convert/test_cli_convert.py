@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from checkpoints import FAMILIES, TOOL
 from click.testing import CliRunner, Result
 
 from ref_engine import load
@@ -50,8 +51,6 @@ def test_a_dry_run_writes_nothing(checkpoint: Checkpoint, tmp_path: Path) -> Non
 
 
 def test_parts_of_other_senses_are_told(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    from checkpoints import FAMILIES, TOOL
-
     folder = checkpoint("llama")
     tensors = {
         key: (dtype, shape, TOOL.encode(key, dtype, shape))

@@ -11,6 +11,7 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
+from checkpoints import FAMILIES
 
 from ref_engine.archs.hf import RECIPES, normalised, stack_experts
 from ref_engine.archs.hf.gpt import RECIPES as GPT
@@ -24,11 +25,12 @@ from ref_engine.files import open_gguf
 from ref_engine.files.types import GGMLType
 from ref_engine.quant.types import dequantize
 
-PROBES = json.loads(
-    gzip.decompress((Path(__file__).parents[2] / "golden" / "convert" / "configs.json.gz").read_bytes())
-)
-READ = ("rope_parameters", "head_dim", "num_key_value_heads", "hidden_size", "num_attention_heads", "intermediate_size",
-        "num_hidden_layers", "max_position_embeddings", "rms_norm_eps", "layer_norm_eps", "vocab_size", "logit_scale")  # fmt: skip
+GOLDEN = Path(__file__).parents[2] / "golden" / "convert"
+PROBES = json.loads(gzip.decompress((GOLDEN / "configs.json.gz").read_bytes()))
+READ = (
+    "rope_parameters", "head_dim", "num_key_value_heads", "hidden_size", "num_attention_heads", "intermediate_size",
+    "num_hidden_layers", "max_position_embeddings", "rms_norm_eps", "layer_norm_eps", "vocab_size", "logit_scale",
+)  # fmt: skip
 # transformers leaves a latent model's rotated width in head_dim; its recipe writes the widths itself
 OWN = {"deepseek_v2": {"head_dim"}, "deepseek_v3": {"head_dim"}, "nemotron": {"num_key_value_heads"},
        "gpt_neox": {"rope_parameters"}, "gpt_bigcode": {"num_key_value_heads"}}  # fmt: skip
@@ -68,8 +70,6 @@ def test_mxfp4_blocks_keep_their_values() -> None:
 
 def test_gpt_oss_as_it_is_published(checkpoint: Callable[..., Path], tool: Any) -> None:
     """Packed experts: gate and up alternate by rows, and every value survives."""
-    from checkpoints import FAMILIES
-
     folder = checkpoint("gpt-oss", quantization_config={"quant_method": "mxfp4"})
     tensors = {}
     for key, (dtype, shape) in FAMILIES["gpt-oss"]["listing"].items():
@@ -141,8 +141,6 @@ def test_types(name: str, shape: tuple[int, ...], out: str, want: GGMLType) -> N
 
 def test_every_key_is_one_of_gguf(checkpoint: Callable[..., Path]) -> None:
     """Names that the gguf package does not list are llama.cpp's newer ones."""
-    from checkpoints import FAMILIES
-
     known = {
         value
         for group in vars(gguf.Keys).values()

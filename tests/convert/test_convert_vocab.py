@@ -28,7 +28,7 @@ CACHE = Path(os.environ.get("REF_ENGINE_CACHE", Path.home() / ".cache" / "ref-en
 
 @pytest.fixture
 def rebuilt(smollm2: Path, tmp_path: Path) -> tuple[VocabFiles, Any]:
-    """SmolLM2's tokenizer as its authors publish it, from the tokens and merges of a GGUF file; and that file's keys."""
+    """SmolLM2's tokenizer as its authors publish it, from tokens and merges of a GGUF file; and that file's keys."""
     with open_gguf(smollm2) as file:
         keys = dict(file.metadata)
     tokens, types = list(keys["tokenizer.ggml.tokens"]), list(keys["tokenizer.ggml.token_type"])

@@ -89,7 +89,7 @@ def rope_keys(config: Config, keys: KeyWriter) -> None:
         keys.string("rope.scaling.type", "longrope")
     if "mrope_section" in both:
         sections = both.list_of("mrope_section", int)
-        keys.ints("rope.dimension_sections", (sections + [0, 0, 0, 0])[:4])
+        keys.ints("rope.dimension_sections", [*sections, 0, 0, 0, 0][:4])
     if rope.get("rope_theta") is not None:
         keys.f32("rope.freq_base", rope["rope_theta"])
     if (local := both.inner("sliding_attention").get("rope_theta")) is not None:
@@ -101,9 +101,8 @@ def pooling_keys(config: Config, keys: KeyWriter) -> None:
     if "pooling" not in config:
         return
     pooling = config.inner("pooling")
-    chosen = [kind for name, kind in _POOLING.items() if pooling.get(name)] or [
-        _BY_NAME.get(pooling.get("pooling_mode"))
-    ]
-    if chosen[0] is None:
+    chosen = next((kind for name, kind in _POOLING.items() if pooling.get(name)), None)
+    chosen = chosen or _BY_NAME.get(str(pooling.get("pooling_mode")))
+    if chosen is None:
         raise ConvertError(f"{pooling.where}: only mean, cls and lasttoken are known")
-    keys.u32("pooling_type", chosen[0])
+    keys.u32("pooling_type", chosen)

@@ -33,7 +33,7 @@ def _defaults() -> dict[str, Any]:
 
 def normalised(config: Config) -> Config:
     """The text model's values at the top, defaults filled in, rope_parameters in one form. Raises ConvertError."""
-    values = dict(config.values)
+    values = dict(config)
     inner = next((name for name in _TEXT if isinstance(values.get(name), dict)), None)
     if inner is not None:
         values |= _completed(Config(values[inner], f"{config.where}: {inner}"))
@@ -46,7 +46,7 @@ def _completed(config: Config) -> dict[str, Any]:
     """What transformers' class of this model type adds."""
     kind = config.get("model_type")
     entry = _defaults().get(kind) if isinstance(kind, str) else None
-    values = dict(config.values)
+    values = dict(config)
     if entry is None:
         return values
     for alias, name in entry.get("aliases", {}).items():
@@ -80,7 +80,7 @@ def _class_rope(config: Config, default: dict[str, Any]) -> dict[str, Any]:
         return {"full_attention": _typed(config, full), "sliding_attention": _typed(config, sliding)}
     if any(kind in stated for kind in _KINDS):
         return {kind: _typed(config, dict(stated.inner(kind))) for kind in _KINDS if kind in stated}
-    rope = dict(stated.values) if stated else {k: v for k, v in default.items() if k not in _GIVEN}
+    rope = dict(stated) if stated else {k: v for k, v in default.items() if k not in _GIVEN}
     rope.setdefault("rope_theta", config.get("rope_theta", default["rope_theta"]))
     share = config.get("partial_rotary_factor", default.get("partial_rotary_factor"))
     if share is not None:

@@ -33,7 +33,7 @@ def llama3_factors(config: Config, default_factor: float = 8.0) -> Iterable[tupl
     if str(rope.get("rope_type", "")).lower() != "llama3":
         return
     base, width = rope.number("rope_theta", default=10000.0), config.head_width
-    factor = np.float32(rope.number("factor", default=default_factor))
+    factor = rope.number("factor", default=default_factor)
     low, high = rope.number("low_freq_factor", default=1.0), rope.number("high_freq_factor", default=4.0)
     context = rope.number("original_max_position_embeddings", default=8192.0)
     if min(base, low, high, context, factor) <= 0 or low == high:

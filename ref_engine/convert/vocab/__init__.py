@@ -32,7 +32,7 @@ def _space_prefix(keys: KeyWriter, add: bool) -> None:
 
 
 def _llama(files: VocabFiles, keys: KeyWriter) -> None:
-    add = (files.tokenizer_config or {}).get("add_prefix_space")
+    add = (files.tokenizer_config or Config({})).get("add_prefix_space")
     if isinstance(add, bool):
         _space_prefix(keys, add)
     if files.has("tokenizer.model"):
@@ -61,7 +61,7 @@ def _gemma3(files: VocabFiles, keys: KeyWriter) -> None:
 
 def _phi3(files: VocabFiles, keys: KeyWriter) -> None:
     """Phi 4 has GPT-2's tokenizer."""
-    if (files.tokenizer_config or {}).get("tokenizer_class") == "GPT2Tokenizer":
+    if (files.tokenizer_config or Config({})).get("tokenizer_class") == "GPT2Tokenizer":
         write_byte_level(files, keys)
     else:
         write_sentencepiece(files, keys, plain_added=True)

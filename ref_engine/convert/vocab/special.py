@@ -67,7 +67,9 @@ def read_special(files: VocabFiles, n_tokens: int | None = None, kinds: Sequence
         more = _read_tokenizer(files.tokenizer, named, special)
     if named is not None:
         special.template = _template(files, named)
-        added = [entry for entry in (files.tokenizer or {}).get("added_tokens") or [] if isinstance(entry, dict)]
+        added = [
+            entry for entry in (files.tokenizer or Config({})).get("added_tokens") or [] if isinstance(entry, dict)
+        ]
         for kind in (*kinds, *more):
             if isinstance(add := named.get(f"add_{kind}_token"), bool):
                 special.adds.setdefault(kind, add)
@@ -85,7 +87,7 @@ def read_special(files: VocabFiles, n_tokens: int | None = None, kinds: Sequence
 
 def special_texts(files: VocabFiles) -> set[str]:
     """Texts that tokenizer_config.json names as special, of a kind or besides (transformers' `all_special_tokens`)."""
-    config = files.tokenizer_config or {}
+    config = files.tokenizer_config or Config({})
     more = [config.get("additional_special_tokens"), config.get("extra_special_tokens")]
     listed = [entry for entries in more if isinstance(entries, list) for entry in entries]
     texts = (_text(entry) for entry in (*listed, *(config.get(f"{kind}_token") for kind in KINDS)))
@@ -107,7 +109,7 @@ def _read_tokenizer(tokenizer: Config, named: dict[str, Any] | None, special: Sp
     names.adopt("bos", "cls")
     names.adopt("eos", "sep")
     processor = tokenizer.inner("post_processor")
-    steps = processor.list_of("processors", dict) if "processors" in processor else [processor.values]
+    steps = processor.list_of("processors", dict) if "processors" in processor else [processor.entries]
     for step in (Config(step, processor.where) for step in steps):
         kind = step.get("type")
         if kind == "ByteLevel":

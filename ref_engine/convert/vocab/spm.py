@@ -1,7 +1,7 @@
 """Vocabularies with scores: SentencePiece's own file, and a tokenizer.json whose BPE falls back to bytes.
 
-Sources: `_create_vocab_sentencepiece` of llama.cpp's conversion/base.py, `Phi3MiniModel.set_vocab` of conversion/phi.py,
-`LlamaHfVocab` of gguf-py/gguf/vocab.py.
+Sources: `_create_vocab_sentencepiece` of llama.cpp's conversion/base.py, `Phi3MiniModel.set_vocab` of its
+conversion/phi.py, `LlamaHfVocab` of its gguf-py/gguf/vocab.py.
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ def falls_back_to_bytes(files: VocabFiles) -> bool:
 def write_fallback(files: VocabFiles, keys: KeyWriter) -> None:
     """tokenizer.json only. It has merges where this kind of vocabulary has scores: all get the same, as in llama.cpp.
 
-    Rows of the matrices beyond the tokens become unused tokens; llama.cpp's converter leaves them out, and the file does
-    not load.
+    Rows of the matrices beyond the tokens become unused tokens; llama.cpp's converter leaves them out, and the file
+    does not load.
     """
     tokenizer = load_tokenizer(files)
     base = tokenizer.get_vocab(with_added_tokens=False)
