@@ -83,7 +83,7 @@ def reference(family: Family, folder: Path) -> tuple[list[int], np.ndarray]:
 def convert(family: Family, folder: Path, target: Path) -> dict[str, Any]:
     hparams = ModelBase.load_hparams(folder, False) | family.extra  # AutoConfig takes some names away
     kind = get_model_class(get_model_architecture(hparams, ModelType.TEXT))
-    if family.model_type == "qwen3_next":
+    if family.model_type in ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"):
         kind.no_mtp = True  # transformers saves no layers that predict further tokens
     with torch.inference_mode():
         model = kind(folder, getattr(gguf.LlamaFileType, FILE_TYPES[family.outtype]), target, hparams=hparams)
@@ -111,7 +111,8 @@ def main() -> None:
     parser.add_argument("names", nargs="*")
     parser.add_argument("--keep", type=Path, help="keep the directories and files here")
     args = parser.parse_args()
-    write_tokenizers(args.out / "tokenizers")
+    if not (args.out / "tokenizers").exists():  # trainers order equal scores as they please: remove it for new ones
+        write_tokenizers(args.out / "tokenizers")
     (args.out / "logits").mkdir(parents=True, exist_ok=True)
     path = args.out / "families.json.gz"
     entries = json.loads(gzip.decompress(path.read_bytes())) if path.exists() else {}

@@ -37,6 +37,10 @@ LLAMA3 = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq
 YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 64}
 LONG = {"rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.0 + 0.1 * i for i in range(8)],
         "long_factor": [2.0 + 0.3 * i for i in range(8)], "original_max_position_embeddings": 64}  # fmt: skip
+LINEAR = {
+    "num_hidden_layers": 4, "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16,
+}  # fmt: skip
 MAMBA = {"hidden_size": 64, "state_size": 8, "num_hidden_layers": 2, "vocab_size": VOCAB, "conv_kernel": 4,
          "expand": 2, "time_step_rank": 4, "intermediate_size": 128}  # fmt: skip
 GPT2 = {
@@ -83,6 +87,45 @@ FAMILIES: dict[str, Family] = {
             "linear_key_head_dim": 16,
             "linear_value_head_dim": 16,
         },
+    ),
+    "qwen35": Family(
+        "qwen3_5_text",
+        {**BASE, **LINEAR, "head_dim": 32},
+        extra={"architectures": ["Qwen3_5ForCausalLM"]},
+    ),
+    "qwen35moe": Family(
+        "qwen3_5_moe_text",
+        {**BASE, **LINEAR, **EXPERTS, "head_dim": 32, "shared_expert_intermediate_size": 32},
+        "byte-level",
+        extra={"architectures": ["Qwen3_5MoeForCausalLM"]},
+    ),
+    "ministral3": Family(
+        "ministral3",
+        {
+            **BASE,
+            "head_dim": 16,
+            "rope_parameters": {
+                **YARN,
+                "mscale_all_dim": 1.0,
+                "mscale": 1.0,
+                "llama_4_scaling_beta": 0.1,
+                "beta_fast": 32.0,
+                "beta_slow": 1.0,
+            },
+        },
+        "spm",
+    ),
+    "minimax-m2": Family(
+        "minimax_m2",
+        {
+            **BASE,
+            "head_dim": 16,
+            "num_local_experts": 4,
+            "num_experts_per_tok": 2,
+            "intermediate_size": 32,
+            "rotary_dim": 8,
+        },
+        extra={"rotary_dim": 8, "scoring_func": "sigmoid"},
     ),
     "gemma": Family("gemma", {**BASE, "head_dim": 16}, "spm"),
     "gemma2": Family("gemma2", {**BASE, "head_dim": 16, "sliding_window": 16, "query_pre_attn_scalar": 16}, "spm"),

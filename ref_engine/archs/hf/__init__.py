@@ -21,17 +21,18 @@ from ref_engine.archs.hf import (
     others,
     phi,
     qwen,
+    qwen_linear,
 )
 from ref_engine.archs.hf.key_writer import KeyWriter
 from ref_engine.archs.hf.normal import normalised
 from ref_engine.archs.hf.recipe import Recipe, layer_of, stack_experts
 
+_FAMILIES = (
+    llama, qwen, qwen_linear, gemma, phi, olmo, gpt, gpt_oss, cohere, deepseek, glm, granite, mamba, others, bert,
+)  # fmt: skip
+
 RECIPES: Final[Mapping[str, Recipe]] = MappingProxyType(
-    {
-        name: recipe
-        for family in (llama, qwen, gemma, phi, olmo, gpt, gpt_oss, cohere, deepseek, glm, granite, mamba, others, bert)
-        for name, recipe in sorted(family.RECIPES.items())
-    }
+    {name: recipe for family in _FAMILIES for name, recipe in sorted(family.RECIPES.items())}
 )
 """The first of `architectures` in config.json -> its recipe."""
 

@@ -40,6 +40,14 @@ def _vocabulary_keys(config: Config, keys: KeyWriter) -> None:
         keys.boolean("tokenizer.ggml.add_bos_token", False, full=True)
 
 
+def _ministral_keys(config: Config, keys: KeyWriter) -> None:
+    llama_keys(config, keys)
+    if config.get("model_type") == "ministral3":
+        rope = config.inner("rope_parameters")
+        keys.f32("rope.scaling.yarn_log_multiplier", rope["mscale_all_dim"])
+        keys.f32("attention.temperature_scale", rope["llama_4_scaling_beta"])
+
+
 LLAMA = Recipe(
     "llama",
     keys=llama_keys,
@@ -50,10 +58,14 @@ LLAMA = Recipe(
     vocabulary_keys=_vocabulary_keys,
 )
 
+_MINISTRAL = replace(LLAMA, arch="mistral3", keys=_ministral_keys)
+
 RECIPES = {
     "LlamaForCausalLM": LLAMA,
     "LLaMAForCausalLM": LLAMA,
     "LlamaModel": replace(LLAMA, rename=lambda config, name: f"model.{name}"),
+    "Ministral3ForCausalLM": _MINISTRAL,
+    "Mistral3ForConditionalGeneration": _MINISTRAL,
     "MistralForCausalLM": LLAMA,
     "MixtralForCausalLM": LLAMA,
     "ArceeForCausalLM": replace(LLAMA, arch="arcee"),

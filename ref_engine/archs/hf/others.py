@@ -1,7 +1,7 @@
-"""Families of one recipe each: Apertus, ERNIE 4.5, EXAONE 4, Hunyuan, LFM2, Nemotron.
+"""Families of one recipe each: Apertus, ERNIE 4.5, EXAONE 4, Hunyuan, LFM2, MiniMax M2, Nemotron.
 
-Sources: llama.cpp's conversion/ (llama.py, ernie.py, exaone.py, hunyuan.py, lfm2.py, nemotron.py), transformers'
-modeling files of the same names.
+Sources: llama.cpp's conversion/ (llama.py, ernie.py, exaone.py, hunyuan.py, lfm2.py, minimax.py, nemotron.py),
+transformers' modeling files of the same names.
 """
 
 from __future__ import annotations
@@ -152,6 +152,9 @@ HUNYUAN = Recipe(
 
 def _lfm2_prepare(config: Config, tensors: Tensors) -> Config:
     """Only layers of attention have key and value heads."""
+    if config.get("full_attn_idxs") is not None:  # as older configurations have it
+        full = set(config.list_of("full_attn_idxs", int))
+        config = config.changed(layer_types=["attention" if k in full else "conv" for k in range(config.n_layers)])
     kinds = config.list_of("layer_types", str, config.n_layers)
     return config.changed(num_key_value_heads=[config.n_kv_heads if kind != "conv" else 0 for kind in kinds])
 
@@ -196,6 +199,16 @@ LFM2 = Recipe("lfm2", prepare=_lfm2_prepare, rewrite=_lfm2_rewrite, keys=_lfm2_k
 LFM2_MOE = replace(LFM2, arch="lfm2moe", keys=_lfm2_moe_keys, experts=("w1", "w2", "w3"))
 
 
+def _minimax_keys(config: Config, keys: KeyWriter) -> None:
+    common_keys(config, keys)
+    keys.u32("expert_feed_forward_length", config["intermediate_size"])
+    share = config.rope.number("partial_rotary_factor", default=1.0)
+    keys.u32("rope.dimension_count", config.integer("rotary_dim", default=int(config.head_width * share)))
+
+
+MINIMAX_M2 = Recipe("minimax-m2", keys=_minimax_keys, experts=("w1", "w2", "w3"))
+
+
 def _nemotron_keys(config: Config, keys: KeyWriter) -> None:
     common_keys(config, keys)
     rope = config.inner("rope_parameters")
@@ -234,5 +247,6 @@ RECIPES = {
     "HunYuanDenseV1ForCausalLM": HUNYUAN,
     "Lfm2ForCausalLM": LFM2,
     "Lfm2MoeForCausalLM": LFM2_MOE,
+    "MiniMaxM2ForCausalLM": MINIMAX_M2,
     "NemotronForCausalLM": NEMOTRON,
 }
