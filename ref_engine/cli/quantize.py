@@ -26,8 +26,18 @@ if TYPE_CHECKING:
 @click.option("--include-weights", "include", multiple=True, metavar="PART", help="Use it only for names with PART.")
 @click.option("--exclude-weights", "exclude", multiple=True, metavar="PART", help="Use it not for names with PART.")
 @click.option("--expert-type", default="auto", metavar="auto|same|TYPE", help="Of a mixture's experts, see above.")
-@click.option("--tensor-type", "patterns", multiple=True, metavar="PATTERN=TYPE", help="For tensors found by a regex.")
-@click.option("--tensor-type-file", "pattern_file", metavar="FILE", help="More of them, separated by white space.")
+@click.option(
+    "--tensor-type",
+    multiple=True,
+    metavar="PATTERN=TYPE",
+    help="For tensors found by a regex.",
+    callback=read.add_patterns,
+    expose_value=False,
+)
+@click.option(
+    "--tensor-type-file", metavar="FILE", help="More of them, separated by white space.",
+    callback=read.add_patterns, expose_value=False,
+)  # fmt: skip
 @click.option("--output-tensor-type", "output", metavar="TYPE", help="Of output.weight.")
 @click.option("--token-embedding-type", "embedding", metavar="TYPE", help="Of token_embd.weight.")
 @click.option("--leave-output-tensor", "keep_output", is_flag=True, help="Copy output.weight.")
@@ -47,15 +57,15 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Only tell the sizes.")
 @quiet_option
 @json_option
+@click.pass_context
 def quantize(
+    ctx: click.Context,
     source: str,
     rest: tuple[str, ...],
     imatrix: str | None,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
     expert_type: str,
-    patterns: tuple[str, ...],
-    pattern_file: str | None,
     output: str | None,
     embedding: str | None,
     keep_output: bool,
@@ -90,7 +100,7 @@ def quantize(
     wishes = Wishes(
         read.tensor_type(output),
         read.tensor_type(embedding),
-        read.patterns(patterns, pattern_file),
+        read.patterns(ctx),
         pure,
         keep_output,
         read.expert_type(expert_type),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ref_engine.quantize_plan import Override
 
 Pattern = tuple[re.Pattern[str], "GGMLType"]
+_PATTERNS = "ref_engine.quantize.patterns"
 
 
 def tensor_type(name: str | None) -> GGMLType | None:
@@ -54,10 +55,14 @@ def expert_type(name: str) -> ExpertWish:
     return found
 
 
-def patterns(given: Sequence[str], file: str | None) -> tuple[Pattern, ...]:
-    """PATTERN=TYPE of the command line, then those of a file, separated by white space."""
-    listed = [] if file is None else _text(file).split()
-    return tuple(_pattern(text) for text in (*given, *listed))
+def add_patterns(ctx: click.Context, param: click.Parameter, given: Sequence[str] | str | None) -> None:
+    """--tensor-type and --tensor-type-file: the one that comes first on the command line comes first."""
+    listed = _text(given).split() if isinstance(given, str) else given or ()
+    ctx.meta.setdefault(_PATTERNS, []).extend(_pattern(text) for text in listed)
+
+
+def patterns(ctx: click.Context) -> tuple[Pattern, ...]:
+    return tuple(ctx.meta.get(_PATTERNS, ()))
 
 
 def _text(path: str) -> str:
