@@ -82,6 +82,9 @@ golden: assets
 	$(MAKE_GOLDEN)/architectures.py variants
 	$(MAKE_GOLDEN)/experts.py
 	$(MAKE_GOLDEN)/transformers_models.py
+	LLAMA_CPP=$(LLAMA_CPP) $(MAKE_GOLDEN)/convert.py # llama.cpp's source tree
+	$(MAKE_GOLDEN)/config_defaults.py
+	LLAMA_CPP=$(LLAMA_CPP) $(MAKE_GOLDEN)/pretokenizers.py
 	$(MAKE_GOLDEN)/rope.py
 	$(MAKE_GOLDEN)/real_models.py --model smollm2=$(SMOLLM2) --f32 smollm2=$(CACHE)/smollm2-f32.gguf \
 		--model gemma3=$(GEMMA3) --f32 gemma3=$(CACHE)/gemma3-f32.gguf
