@@ -8,17 +8,22 @@ typedef struct {
     ptrdiff_t first;  /* block */
     int count;        /* blocks, 1 .. LANES */
     int n, in_block;  /* weights in a group, groups in a block */
-    float sigma2[LANES < 8 ? 8 : LANES]; /* of each block: factor * sum of squares / 256 */
+    float sigma2[LANES < 8 ? 8 : LANES]; /* of each block: what `measure_spread` found */
 } batch;
 
+/* sigma2 = factor * sum of squares / over; the product may be infinite where the quotient would not */
+OP void measure_spread(batch *b, float factor, float over)
+{
+    sums_of_rows(b->x, b->count, BLOCK, SUM_OF_SQUARES, b->sigma2);
+    for (int i = 0; i < b->count; i++)
+        b->sigma2[i] = factor * b->sigma2[i] / over;
+}
+/* factor 0: without sigma2 */
 OP batch open_batch(const quantize_job *job, ptrdiff_t first, int count, int n, int factor)
 {
     batch b = {job, job->x + first * BLOCK, first, count, n, BLOCK / n, {0}};
-    if (factor) {
-        sums_of_rows(b.x, count, BLOCK, SUM_OF_SQUARES, b.sigma2);
-        for (int i = 0; i < count; i++)
-            b.sigma2[i] = (float)factor * b.sigma2[i] / 256.0f;
-    }
+    if (factor)
+        measure_spread(&b, (float)factor, BLOCK);
     return b;
 }
 OP int strips(const batch *b) { return (b->count * b->in_block + LANES - 1) / LANES; }

@@ -119,8 +119,10 @@ static int quantize_iq4_xs(const quantize_job *job, ptrdiff_t first, int count)
 {
     const int weighted = job->importance != NULL;
     nearest_table t = open_values(job->values);
-    batch b = open_batch(job, first, count, 32, weighted ? 2 : 0);
+    batch b = open_batch(job, first, count, 32, 0);
     float scale[8 * LANES];
+    if (weighted)
+        measure_spread(&b, 1, BLOCK / 2);
     for (int s = 0; s < strips(&b); s++) {
         vf x[32], w[32];
         open_strip(&b, s, x, weighted ? w : NULL);
