@@ -70,7 +70,7 @@ def test_what_comes_before_the_policy() -> None:
     assert types("qwen2moe-moe", "Q4_K_M", pure=True)["ffn_up_exps"] == "Q4_K"
     assert types("qwen2moe-moe", "Q4_K_M", T.Q6_K, pure=True)["ffn_up_exps"] == "Q6_K"
     named = types("qwen2moe-moe", "Q4_K_M", patterns=((re.compile("ffn_up"), T.Q3_K),))
-    assert (named["ffn_up_exps"], named["ffn_gate_exps"], named["ffn_up_shexp"]) == ("Q3_K", "Q5_K", "Q4_0")
+    assert (named["ffn_up_exps"], named["ffn_gate_exps"], named["ffn_up_shexp"]) == ("Q3_K", "Q5_K", "Q3_K")
     half = types("qwen2moe-moe", "F16", T.Q4_K)
     assert (half["ffn_up_exps"], half["ffn_up_shexp"], half["attn_q"]) == ("Q4_K", "F16", "F16")
 
