@@ -169,9 +169,9 @@ def main() -> None:
             for n in models()
             for k in ("gguf", "dat")
         },
-        "tiny-moe.gguf": {"tolerance": "NMSE 1e-10 for each entry, counts exact", "note": "llama-imatrix"},
-        "tiny-moe.dat": {"tolerance": "NMSE 1e-10 for each entry", "note": "llama-imatrix"},
-        "merged.gguf": {"tolerance": "exact, from the two others", "note": "llama-imatrix --in-file"},
+        "tiny-moe.gguf": {"tolerance": {"nmse": 1e-10}, "note": "llama-imatrix; counts exactly"},
+        "tiny-moe.dat": {"tolerance": {"nmse": 1e-10}, "note": "llama-imatrix"},
+        "merged.gguf": {"tolerance": "exact", "note": "llama-imatrix --in-file, from the two others"},
     }
     name, version = producer()
     facts = {"producer": name, "version": version, "files": {name: made | note for name, note in notes.items()}}
