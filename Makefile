@@ -59,6 +59,7 @@ $(NODE)/node_modules/.package-lock.json: $(NODE)/package-lock.json
 .PHONY: docs
 docs: $(VENV)/test.stamp
 	$(BIN)/python docs/make_cli.py
+	$(BIN)/python docs/make_convert.py
 	$(BIN)/python docs/make_api.py
 
 # docs/architectures.md: every architecture against llama.cpp's logits, and backend against backend
@@ -81,6 +82,9 @@ golden: assets
 	$(MAKE_GOLDEN)/architectures.py variants
 	$(MAKE_GOLDEN)/experts.py
 	$(MAKE_GOLDEN)/transformers_models.py
+	LLAMA_CPP=$(LLAMA_CPP) $(MAKE_GOLDEN)/convert.py # llama.cpp's source tree
+	$(MAKE_GOLDEN)/config_defaults.py
+	LLAMA_CPP=$(LLAMA_CPP) $(MAKE_GOLDEN)/pretokenizers.py
 	$(MAKE_GOLDEN)/rope.py
 	$(MAKE_GOLDEN)/real_models.py --model smollm2=$(SMOLLM2) --f32 smollm2=$(CACHE)/smollm2-f32.gguf \
 		--model gemma3=$(GEMMA3) --f32 gemma3=$(CACHE)/gemma3-f32.gguf

@@ -17,11 +17,26 @@ from setuptools.errors import BaseError, CCompilerError, CompileError
 C = "ref_engine/kernels/c"
 # products and sums round separately (no contraction); sqrt may be an instruction (no errno); without debugging
 # information, which takes longer to compute than the code
-COMMON = ["-O3", "-std=c11", "-ffp-contract=off", "-fno-math-errno", "-g0"]
+COMMON = ["-std=c11", "-ffp-contract=off", "-fno-math-errno", "-g0"]
+# the quantisers are vectors as written: -O3 takes three times as long to compile them, and what little it gains in
+# small loops the cost model gives to -O2 too
+LEVEL = {"ref_engine.kernels._native": ["-O3"], "ref_engine.kernels._quantize": ["-O2"]}
+COST_MODEL = ["-fvect-cost-model=dynamic"]
 AVX2 = ["-mavx2", "-mf16c"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq"]
-X86_UNITS = {"unit_avx2": AVX2, "unit_avx512": AVX512, "unit_avx512_vnni": [*AVX512, "-mavx512vnni"]}
-PORTABLE = ["unit_baseline", "pack", "cpu"]
+# of each extension: objects for any processor, and objects with the flags of an instruction set
+PORTABLE = {
+    "ref_engine.kernels._native": ["unit_baseline", "pack", "table", "cpu"],
+    "ref_engine.kernels._quantize": ["quantize_unit_baseline", "quantize", "cpu"],
+}
+X86_UNITS = {
+    "ref_engine.kernels._native": {
+        "unit_avx2": AVX2,
+        "unit_avx512": AVX512,
+        "unit_avx512_vnni": [*AVX512, "-mavx512vnni"],
+    },
+    "ref_engine.kernels._quantize": {"quantize_unit_avx2": AVX2, "quantize_unit_avx512": AVX512},
+}
 
 
 class BuildKernels(build_ext):
@@ -30,7 +45,7 @@ class BuildKernels(build_ext):
             self.compile_units(ext)
             super().build_extension(ext)
         except (BaseError, CCompilerError, OSError) as error:
-            print(f"ref-engine: no kernels, the native backend will be missing: {error}", file=sys.stderr)
+            print(f"ref-engine: {ext.name} is not compiled, it runs in NumPy instead: {error}", file=sys.stderr)
             raise CompileError(str(error)) from error  # the extension is optional: setuptools goes on
 
     def compile_units(self, ext: Extension) -> None:
@@ -40,9 +55,10 @@ class BuildKernels(build_ext):
         openmp = ["-fopenmp"] if self.accepts(["-fopenmp"], link=True) else []
         if not openmp:
             print("ref-engine: the compiler has no OpenMP, kernels will run on one thread", file=sys.stderr)
-        x86 = platform.machine().lower() in ("x86_64", "amd64") and self.accepts(X86_UNITS["unit_avx512_vnni"])
+        x86 = platform.machine().lower() in ("x86_64", "amd64") and self.accepts([*AVX512, "-mavx512vnni"])
+        level = [*LEVEL[ext.name], *(COST_MODEL if self.accepts(COST_MODEL) else [])]
         macros = [("REF_ENGINE_X86", "1")] if x86 else []
-        units = {name: [] for name in PORTABLE} | (X86_UNITS if x86 else {})
+        units = {name: [] for name in PORTABLE[ext.name]} | (X86_UNITS[ext.name] if x86 else {})
         ext.extra_objects = []
         for name, flags in units.items():
             ext.extra_objects += self.compiler.compile(
@@ -50,7 +66,7 @@ class BuildKernels(build_ext):
                 output_dir=self.build_temp,
                 macros=macros,
                 include_dirs=[C],
-                extra_postargs=[*COMMON, *openmp, *flags],
+                extra_postargs=[*level, *COMMON, *openmp, *flags],
                 depends=ext.depends,
             )
         ext.extra_compile_args += openmp
@@ -71,17 +87,12 @@ class BuildKernels(build_ext):
 
 
 def kernels() -> list[Extension]:
-    """The one extension, which installs without if it does not compile."""
+    """The two extensions; each is left out if it does not compile."""
     from Cython.Build import cythonize
 
     headers = sorted(str(p) for p in [*Path(C).glob("*.h"), *Path(C).parent.glob("*.pxi")])
-    native = Extension(
-        "ref_engine.kernels._native",
-        ["ref_engine/kernels/_native.pyx"],
-        include_dirs=[C],
-        depends=headers,
-    )
-    extensions = cythonize([native], build_dir="build/cython")
+    parts = [Extension(name, [name.replace(".", "/") + ".pyx"], include_dirs=[C], depends=headers) for name in PORTABLE]
+    extensions = cythonize(parts, build_dir="build/cython")
     for extension in extensions:
         extension.optional = True  # cythonize makes them anew and would drop it
     return extensions
@@ -92,7 +103,12 @@ APP = ["ref_engine_app", *(f"ref_engine_app.{name}" for name in find_packages("a
 setup(
     packages=[*find_packages(include=["ref_engine", "ref_engine.*"]), *APP],
     package_dir={"ref_engine_app": "app"},
-    package_data={"ref_engine": ["py.typed"], "ref_engine_app": ["py.typed"], "ref_engine.kernels": ["_native.pyi"]},
+    package_data={
+        "ref_engine": ["py.typed"],
+        "ref_engine.archs.hf": ["defaults.json"],
+        "ref_engine_app": ["py.typed"],
+        "ref_engine.kernels": ["_native.pyi", "_quantize.pyi"],
+    },
     ext_modules=kernels(),
     cmdclass={"build_ext": BuildKernels},
 )

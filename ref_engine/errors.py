@@ -21,6 +21,10 @@ class TokenizerError(RefEngineError):
     """A vocabulary that cannot be used, or an id outside it."""
 
 
+class ConvertError(RefEngineError):
+    """A checkpoint that cannot be converted: a file missing or damaged, or an architecture without a recipe."""
+
+
 class TemplateError(RefEngineError):
     """A chat template that does not parse, fails, or asks for more than it may have."""
 

@@ -8,13 +8,14 @@ Source: `llama_tensor_get_type`, `tensor_allows_quantization`, `tensor_type_fall
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
 from ref_engine.archs.mixture import Exceptions, exceptions, is_large
 from ref_engine.errors import ModelError
+from ref_engine.expert_types import ExpertWish, policy
 from ref_engine.files.types import BLOCK, GGMLType
 from ref_engine.quant.types import BLOCK_TYPES
 
@@ -46,11 +47,35 @@ ALIASES: Final[Mapping[str, str]] = MappingProxyType({"Q3_K": "Q3_K_M", "Q4_K": 
 
 
 def file_type_named(name: str) -> FileType:
-    """The file type of this name, in any case; aliases as in `llama-quantize`. Raises ModelError."""
+    """The file type of this name, in any case, or number; aliases as in `llama-quantize`. Raises ModelError."""
     upper = ALIASES.get(name.upper(), name.upper())
+    for known in FILE_TYPES.values():  # "15" is Q4_K_M
+        if name == str(known.number):
+            return known
     if upper not in FILE_TYPES:
         raise ModelError(f"{name!r} is not a file type (known: {', '.join(FILE_TYPES)}, COPY)")
     return FILE_TYPES[upper]
+
+
+# What a file that does not say its file type is taken for, by the type that most of its tensors have.
+_GUESSES = {t.base: t.number for t in FILE_TYPES.values() if t.name == t.base.name} | {
+    T.Q3_K: 12, T.Q4_K: 15, T.Q5_K: 17, T.IQ2_S: 28, T.NVFP4: 39
+}  # fmt: skip
+_GUESSED = 1024
+
+
+def guessed_file_type(types: Iterable[GGMLType]) -> int:
+    """`general.file_type` of a file without one, from the types of its tensors in `file_order`, marked as a guess.
+
+    The first type to reach the largest count decides. Source: `llama_model_loader` (no guess for MXFP4 and numbers).
+    """
+    counts: dict[GGMLType, int] = {}
+    most, best = 0, T.F32
+    for type in types:
+        counts[type] = counts.get(type, 0) + 1
+        if counts[type] > most:
+            most, best = counts[type], type
+    return _GUESSES.get(best, FILE_TYPES["F32"].number) | _GUESSED
 
 
 # Small, or too sensitive: these are copied.
@@ -99,6 +124,20 @@ def fitting(type: GGMLType, columns: int) -> GGMLType:
         raise ModelError(f"rows of {columns} are not whole blocks of {type.name}, and no other type stands in for it")
     smaller = _SMALLER_BLOCKS.get(type, type)
     return smaller if columns % BLOCK[smaller][0] == 0 else T.F16
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A type, and which one it stands in for because the tensor's rows are not whole blocks of that."""
+
+    type: GGMLType
+    instead_of: GGMLType | None = None
+
+
+def fitted(type: GGMLType, columns: int) -> Choice:
+    """`fitting`, with a note."""
+    found = fitting(type, columns)
+    return Choice(found, None if found is type else type)
 
 
 def needs_importance(name: str, type: GGMLType, file_type: FileType) -> bool:
@@ -159,6 +198,7 @@ class Wishes:
     patterns: (regular expression, type): the first that is found in a tensor's name decides, but for embedding and
         output where those are given; only where the file type's base is a block type
     pure: the base type for every tensor; keep_output: `output.weight` is copied
+    experts: "same" as llama.cpp, or what `expert_types.py` says for "auto" or a type
     """
 
     output: GGMLType | None = None
@@ -166,6 +206,7 @@ class Wishes:
     patterns: Sequence[tuple[re.Pattern[str], GGMLType]] = ()
     pure: bool = False
     keep_output: bool = False
+    experts: ExpertWish = "same"
 
 
 @dataclass
@@ -185,23 +226,39 @@ class Chooser:
         self._n_attn_v = sum(kind_of(name) == "attn_v" for name in self.names)
         self._tied = "output.weight" not in self.names
         self._seen = {"attn_v": 0, "ffn_up": 0, "ffn_gate": 0, "ffn_down": 0}
+        self._policy = policy(
+            self.wishes.experts, self.file_type.name, self.file_type.base, self.facts.n_expert, self.wishes.pure
+        )
 
     def choose(self, name: str, shape: Sequence[int], type: GGMLType) -> GGMLType:
         """The type for a tensor of this name, NumPy shape and present type. Raises ModelError."""
+        return self.choice(name, shape, type).type
+
+    def choice(self, name: str, shape: Sequence[int], type: GGMLType) -> Choice:
+        """The same, and what it stands in for where the rows do not fit."""
+        by_policy = self._policy.of(name, shape)
+        if by_policy is not None and self._named(name) is None:
+            if self._may_change(name, shape) and self.file_type.base in BLOCK_TYPES:
+                self._by_rule(name, kind_of(name), shape)  # so that it counts
+            return fitted(by_policy, shape[-1])
         if not self._may_change(name, shape):
-            return type
+            return Choice(type)
         kind, wishes, base = kind_of(name), self.wishes, self.file_type.base
-        named = next((wanted for pattern, wanted in wishes.patterns if pattern.search(name)), None)
+        named = self._named(name)
         separate = name == "per_layer_token_embd.weight" and named is not None
         if kind == "embedding" and wishes.embedding is not None and not separate:
-            return wishes.embedding
+            return Choice(wishes.embedding)
         if kind == "output" and wishes.output is not None:
-            return wishes.output
+            return Choice(wishes.output)
         if base not in BLOCK_TYPES:
-            return base
+            return Choice(base)
         if named is not None:
-            return fitting(named, shape[-1])
-        return fitting(base if wishes.pure else self._by_rule(name, kind, shape), shape[-1])
+            return fitted(named, shape[-1])
+        return fitted(base if wishes.pure else self._by_rule(name, kind, shape), shape[-1])
+
+    def _named(self, name: str) -> GGMLType | None:
+        """The type of the first pattern that is found in the name."""
+        return next((wanted for pattern, wanted in self.wishes.patterns if pattern.search(name)), None)
 
     def _may_change(self, name: str, shape: Sequence[int]) -> bool:
         if not name.endswith("weight") or all(n == 1 for n in shape[:-1]):  # one axis
@@ -242,7 +299,7 @@ class Chooser:
         if self.facts.n_expert > 1:
             index = file_order(name)[0]
             if not 0 <= index < self.facts.n_layer:
-                raise ModelError(f"tensor {name} is in no layer of 0 .. {self.facts.n_layer - 1}")
+                raise ModelError(f"it is in no layer of 0 .. {self.facts.n_layer - 1}")
         return index
 
     def _output(self, columns: int) -> GGMLType:

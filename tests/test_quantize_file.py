@@ -13,7 +13,8 @@ import ref_engine
 from ref_engine.errors import GGUFError, ModelError
 from ref_engine.files import GGMLType, open_gguf, write_gguf
 from ref_engine.mixture import FILE_TYPES, Wishes, file_type_named
-from ref_engine.quantize_file import plan_changes, quantize_file
+from ref_engine.quantize_file import quantize_file
+from ref_engine.quantize_plan import make_plan
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 FILES = json.loads((GOLDEN / "quant" / "files.json").read_text())
@@ -114,7 +115,7 @@ def test_a_type_that_needs_an_importance_matrix(name: str, sources: dict[str, Pa
 def test_wishes_reach_the_file(sources: dict[str, Path], tmp_path: Path) -> None:
     wishes = Wishes(output=GGMLType.Q8_0, embedding=GGMLType.F16)
     with open_gguf(sources["dense"]) as file:
-        new = {change.name: change.new_type for change in plan_changes(file, FILE_TYPES["Q4_0"], wishes)}
+        new = {change.name: change.new_type for change in make_plan(file, FILE_TYPES["Q4_0"], wishes).changes}
     assert new["output.weight"] is GGMLType.Q8_0
     assert new["token_embd.weight"] is GGMLType.F16
     assert new["blk.1.attn_q.weight"] is GGMLType.Q4_0

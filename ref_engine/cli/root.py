@@ -16,8 +16,10 @@ from typing import Any
 import click
 
 from ref_engine.cli.bench import bench
+from ref_engine.cli.convert import convert
 from ref_engine.cli.cp import cp
 from ref_engine.cli.create import create
+from ref_engine.cli.imatrix import imatrix
 from ref_engine.cli.list import list_models
 from ref_engine.cli.logits import logits
 from ref_engine.cli.output import one_line, ready_streams, say
@@ -26,6 +28,7 @@ from ref_engine.cli.plan import plan
 from ref_engine.cli.ps import ps
 from ref_engine.cli.pull import pull
 from ref_engine.cli.quantize import quantize
+from ref_engine.cli.quantize_report import quantize_report
 from ref_engine.cli.rm import rm
 from ref_engine.cli.run import run
 from ref_engine.cli.serve import serve
@@ -136,7 +139,10 @@ for _command in (
     logits,
     perplexity,
     plan,
+    convert,
     quantize,
     bench,
+    quantize_report,
+    imatrix,
 ):
     main.add_command(_command)

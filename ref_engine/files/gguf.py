@@ -76,6 +76,16 @@ class GGUFFile:
             raise GGUFError(f"{show_path(self.path)}: the file has been closed")
         return np.frombuffer(self._maps[tensor.shard], np.uint8, tensor.nbytes, tensor.offset)
 
+    def release(self, name: str) -> None:
+        """Tell the system that a tensor's pages are not needed for now: they count as this process's memory no more.
+
+        Its bytes can still be read; they then come from the disk, or the system's cache, again.
+        """
+        tensor = self.tensors[name]
+        if self._maps and hasattr(mmap, "MADV_DONTNEED"):
+            start = tensor.offset - tensor.offset % mmap.PAGESIZE
+            self._maps[tensor.shard].madvise(mmap.MADV_DONTNEED, start, tensor.offset + tensor.nbytes - start)
+
     def close(self) -> None:
         """Let go of the files. Views from `data` stay valid: the last of them unmaps its file."""
         maps, self._maps = self._maps, []
@@ -104,19 +114,19 @@ def open_gguf(path: str | os.PathLike[str]) -> GGUFFile:
     """
     first = Path(path)
     with ExitStack() as undo:
-        maps = [undo.enter_context(_map_file(first))]
+        maps = [undo.enter_context(map_file(first))]
         headers = [parse_header(maps[0], show_path(first))]
         paths = [first, *other_shards(first, headers[0], show_path(first))]
         for number, shard in enumerate(paths[1:], start=1):
-            maps.append(undo.enter_context(_map_file(shard)))
+            maps.append(undo.enter_context(map_file(shard)))
             headers.append(parse_header(maps[-1], show_path(shard), number))
         opened = GGUFFile(paths, headers, maps)
         undo.pop_all()
         return opened
 
 
-def _map_file(path: Path) -> mmap.mmap:
-    """Map a regular file read-only. GGUFError for anything else that a path can lead to."""
+def map_file(path: Path) -> mmap.mmap:
+    """Map a regular file that is not empty read-only. GGUFError for anything else that a path can lead to."""
     label = show_path(path)
     try:
         # O_NONBLOCK: opening a FIFO must not wait for its writer. A system without the flag does not need it.

@@ -5,7 +5,7 @@ import os
 import secrets
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -81,11 +81,21 @@ def write_gguf(
     alignment, metadata, types = _with_alignment(metadata, types or {}, alignment, label)
     rows = _layout(tensors, alignment, label)
     header = _header(metadata, types, rows, label)
+    with appearing(target) as file:
+        _write(file, header, rows, alignment, label)
+
+
+@contextmanager
+def appearing(target: Path) -> Iterator[BinaryIO]:
+    """A file to write that appears at `target` whole, or not at all: a temporary one beside it, synced and renamed.
+
+    On any error the temporary file is removed. Raises GGUFError where writing fails.
+    """
     temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(6)}.tmp")
     try:
         try:
             with open(temporary, "xb") as file:
-                _write(file, header, rows, alignment, label)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, target)
@@ -93,7 +103,7 @@ def write_gguf(
             with suppress(FileNotFoundError):  # renamed: all went well
                 temporary.unlink()
     except OSError as error:
-        raise GGUFError(f"{label}: cannot write: {error.strerror or error}") from error
+        raise GGUFError(f"{show_path(target)}: cannot write: {error.strerror or error}") from error
 
 
 def _with_alignment(

@@ -13,8 +13,8 @@ def available() -> tuple[str, ...]:
     return native.cpu_isas() if has_kernels else ()
 
 
-def table(isa: str | None = None) -> native.Table:
-    """The kernels of an instruction set: of `isa`, else of REF_ENGINE_ISA, else of the best there is.
+def chosen_isa(isa: str | None = None) -> str:
+    """An instruction set: `isa`, else REF_ENGINE_ISA, else the best there is.
 
     Raises RefEngineError for one that is unknown, not compiled in, or not in this processor.
     """
@@ -26,4 +26,9 @@ def table(isa: str | None = None) -> native.Table:
         raise RefEngineError(f"unknown instruction set {wanted!r} (known: {', '.join(native.ISAS)})")
     if wanted not in here:
         raise RefEngineError(f"instruction set {wanted} is not available here (available: {', '.join(here)})")
-    return native.Table(wanted)
+    return wanted
+
+
+def table(isa: str | None = None) -> native.Table:
+    """The kernels of that instruction set. Raises RefEngineError as `chosen_isa`."""
+    return native.Table(chosen_isa(isa))

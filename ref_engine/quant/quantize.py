@@ -83,14 +83,11 @@ def quantize(rows: NDArray[Any], type: GGMLType, importance: NDArray[Any] | None
     for weights or importances that are not finite or (importances) negative, GGUFError where K is not a whole number
     of blocks, ValueError for importances of another length.
     """
-    if not can_quantize(type):
-        raise ModelError(f"there is no quantiser to {type.name}")
-    if importance is None and type in NEEDS_IMPORTANCE:
-        raise ModelError(f"quantising to {type.name} needs an importance matrix")
+    check_type(type, importance)
     columns = rows.shape[-1]
     nbytes = row_bytes(type, columns)
     flat = np.ascontiguousarray(rows, np.float32).reshape(-1, columns)
-    _check_importance(importance, columns)
+    check_importance(importance, columns)
     out = np.empty((len(flat), nbytes), np.uint8)
     at_a_time = max(1, _WEIGHTS_AT_A_TIME // max(columns, 1))
     for start in range(0, len(flat), at_a_time):
@@ -103,7 +100,16 @@ def quantize(rows: NDArray[Any], type: GGMLType, importance: NDArray[Any] | None
     return out.reshape(*rows.shape[:-1], nbytes)
 
 
-def _check_importance(importance: NDArray[Any] | None, columns: int) -> None:
+def check_type(type: GGMLType, importance: NDArray[Any] | None) -> None:
+    """Raises ModelError for a type that has no quantiser, or needs importances and gets none."""
+    if not can_quantize(type):
+        raise ModelError(f"there is no quantiser to {type.name}")
+    if importance is None and type in NEEDS_IMPORTANCE:
+        raise ModelError(f"quantising to {type.name} needs an importance matrix")
+
+
+def check_importance(importance: NDArray[Any] | None, columns: int) -> None:
+    """Raises ValueError for importances of another length, ModelError for one that is negative or not finite."""
     if importance is None:
         return
     if importance.shape != (columns,):

@@ -1,13 +1,17 @@
 """ref-engine quantize: a small model of real names, options, reports and refusals."""
 
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 from commands import Invoke, Process
 
+from ref_engine.errors import GGUFError
 from ref_engine.files import GGMLType, open_gguf, write_gguf
+from ref_engine.mixture import FILE_TYPES
+from ref_engine.quantize_file import quantize_file
 
 
 @pytest.fixture
@@ -108,3 +112,51 @@ def test_a_quantised_source(process: Process, source: str, tmp_path: Path) -> No
 def test_a_target_in_no_folder(process: Process, source: str, tmp_path: Path) -> None:
     done = process("quantize", source, str(tmp_path / "none" / "out.gguf"), "Q4_0")
     assert done.returncode == 2 and b"cannot write" in done.stderr
+
+
+def test_a_target_that_is_a_directory(process: Process, source: str, tmp_path: Path) -> None:
+    done = process("quantize", source, str(tmp_path), "Q4_0")
+    assert done.returncode == 2 and b"is a directory" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_a_full_disk(source: str, tmp_path: Path) -> None:
+    """A limit on the size of files stands for the disk: one line, no file, and what was there before stays."""
+    resource = pytest.importorskip("resource", reason="does not apply: a system without limits")
+    out = tmp_path / "out.gguf"
+    out.write_bytes(b"older")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (512, hard))
+        with pytest.raises(GGUFError, match=r"out\.gguf: cannot write: File too large"):
+            quantize_file(source, out, FILE_TYPES["Q8_0"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert out.read_bytes() == b"older" and sorted(p.name for p in tmp_path.iterdir()) == ["in.gguf", "out.gguf"]
+
+
+def test_without_a_target(invoke: Invoke, source: str, tmp_path: Path) -> None:
+    """As llama-quantize names it."""
+    assert invoke("quantize", source, "q8_0", "--quiet").exit_code == 0
+    assert types(tmp_path / "ggml-model-Q8_0.gguf")["blk.0.attn_v.weight"] == "Q8_0"
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--override-kv", "a=int:x"], "expected KEY=int:N"),
+        (["--override-kv", "a=maybe:1"], "expected KEY=int:N"),
+        (["--prune-layers", "0,x"], "'x' is not the number of a layer"),
+        (["--prune-layers", "4"], "layer 4 cannot be pruned"),
+        (["--expert-type", "q9"], "'q9' is not a type to quantise to"),
+        (["--tensor-type-file", "none.txt"], "No such file"),
+        (["--include-weights", "a", "--exclude-weights", "b"], "cannot be used together"),
+        (["--include-weights", "a"], "choose from an --imatrix"),
+        (["--imatrix", "none.dat"], "cannot open"),
+    ],
+)
+def test_bad_options(invoke: Invoke, source: str, tmp_path: Path, args: list[str], message: str) -> None:
+    result = invoke("quantize", source, str(tmp_path / "out.gguf"), "Q4_0", *args)
+    assert result.exit_code == 2 and message in result.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.gguf"]

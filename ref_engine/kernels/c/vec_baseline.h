@@ -2,6 +2,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "half.h"
+
 typedef struct { float v[16]; } vf;
 typedef struct { int32_t v[16]; } vi;
 typedef struct { uint8_t v[64]; } vb;
@@ -64,33 +66,6 @@ OP vm vm_and_not(vm a, vm b) { LANES_(vm, a.v[l] & ~b.v[l]); }
 OP int vm_any(vm a) { int any = 0; for (int l = 0; l < 16; l++) any |= a.v[l]; return any; }
 OP vf vf_select(vm m, vf a, vf b) { LANES_(vf, m.v[l] ? a.v[l] : b.v[l]); }
 
-static inline float half_to_float(uint16_t h)
-{
-    uint32_t sign = (uint32_t)(h >> 15) << 31, e = h >> 10 & 31, m = h & 1023;
-    union { uint32_t u; float f; } y;
-    if (e == 0) { /* zero or denormal: m * 2**-24, exact */
-        y.f = (float)m * 5.9604644775390625e-8f;
-        y.u |= sign;
-    } else
-        y.u = sign | (e == 31 ? 255u : e + 112) << 23 | m << 13;
-    return y.f;
-}
-/* round to nearest, ties to even */
-static inline uint16_t float_to_half(float x)
-{
-    union { float f; uint32_t u; } v = {x};
-    uint32_t sign = v.u >> 16 & 0x8000, a = v.u & 0x7fffffff;
-    if (a > 0x7f800000)
-        return (uint16_t)(sign | 0x7e00);
-    if (a >= 0x477ff000) /* 65520 and more */
-        return (uint16_t)(sign | 0x7c00);
-    if (a < 0x38800000) { /* below 2**-14: add 0.5, whose last bit is 2**-24, and keep what the sum has rounded to */
-        union { uint32_t u; float f; } d = {a};
-        d.f += 0.5f;
-        return (uint16_t)(sign | (d.u - 0x3f000000));
-    }
-    return (uint16_t)(sign | ((a + 0xfff + (a >> 13 & 1)) - 0x38000000) >> 13);
-}
 OP vf vf_load_half(const void *p)
 {
     const uint16_t *h = (const uint16_t *)p;
