@@ -27,7 +27,7 @@ STAGES = [
     {"generate"},
     {"model"},
     {"engine"},
-    {"library", "mixture", "perplexity", "plan", "quantize_file"},
+    {"lens", "library", "mixture", "perplexity", "plan", "quantize_file"},
     {"cli"},
     {"app"},  # `cli/serve.py` starts it by name: it may not be installed
 ]
