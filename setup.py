@@ -92,7 +92,12 @@ APP = ["ref_engine_app", *(f"ref_engine_app.{name}" for name in find_packages("a
 setup(
     packages=[*find_packages(include=["ref_engine", "ref_engine.*"]), *APP],
     package_dir={"ref_engine_app": "app"},
-    package_data={"ref_engine": ["py.typed"], "ref_engine_app": ["py.typed"], "ref_engine.kernels": ["_native.pyi"]},
+    package_data={
+        "ref_engine": ["py.typed"],
+        "ref_engine_app": ["py.typed"],
+        "ref_engine_app.page": ["*.html", "*.svg", "css/*.css", "js/*.js", "js/*/*.js"],
+        "ref_engine.kernels": ["_native.pyi"],
+    },
     ext_modules=kernels(),
     cmdclass={"build_ext": BuildKernels},
 )

@@ -17,6 +17,7 @@ from .memory import budget, need_of
 from .metrics import Labels, Metrics
 from .models import ModelPool
 from .ollama_models import blueprint as store_addresses
+from .page import blueprint as page
 from .pipeline import Caller, Pipeline
 from .resident import open_resident
 from .settings import Settings
@@ -46,7 +47,7 @@ class Server:
         self.app = create_app(
             self.pipeline,
             settings,
-            blueprints=[store_addresses(self.library, self.pool)],
+            blueprints=[page(), store_addresses(self.library, self.pool)],
             metrics=self.metrics,
             log=self.log,
         )

@@ -1,0 +1,153 @@
+// The conversation: what was said, the request that is under way, and its end.
+
+import { lines } from "./api.js";
+import { announce, byId } from "./dom.js";
+import { short } from "./draw/text.js";
+import { copy, messageView } from "./message.js";
+import * as settings from "./settings.js";
+
+const NEAR_END = 40; // pixels: who has scrolled up further is reading, and is left there
+
+/** `look(subject)` puts a message under the microscope. Gives {stop}: whether there was something to stop. */
+export function mountChat(look) {
+  const said = []; // {role, content, thinking, model, view}
+  let running = null; // the AbortController of the answer that comes
+
+  const log = byId("log");
+  const prompt = byId("prompt");
+
+  function show() {
+    byId("send").hidden = running !== null;
+    byId("stop").hidden = running === null;
+    byId("clear").disabled = said.length === 0;
+    byId("empty").hidden = said.length > 0;
+  }
+
+  function add(role, content, model) {
+    const message = { role, content, thinking: "", model };
+    const actions = [
+      ["Look inside", () => look(subject(message))],
+      ["Copy", (button) => copy(message.content, button)],
+    ];
+    if (role === "assistant") actions.push(["Retry", () => retry(message)]);
+    message.view = messageView(role, content, actions);
+    message.view.finish({});
+    said.push(message);
+    log.append(message.view.element);
+    scroll(true);
+    return message;
+  }
+
+  /** A message for the microscope: the conversation up to and including it. */
+  function subject(message) {
+    const at = said.indexOf(message);
+    const kind = message.role === "user" ? "prompt" : "reply";
+    return { model: message.model, messages: history(at), title: `${kind} “${short(message.content, 60)}”` };
+  }
+
+  /** The system prompt and everything up to and including message `last`, as the API takes it. */
+  function history(last) {
+    const system = settings.systemPrompt();
+    const plain = said.slice(0, last + 1).map(({ role, content }) => ({ role, content }));
+    return system ? [{ role: "system", content: system }, ...plain] : plain;
+  }
+
+  function scroll(always) {
+    const far = log.scrollHeight - log.scrollTop - log.clientHeight;
+    if (always || far < NEAR_END) log.scrollTop = log.scrollHeight;
+  }
+
+  async function answer() {
+    let options;
+    try {
+      options = settings.options();
+    } catch (error) {
+      return problem(error);
+    }
+    const messages = history(said.length - 1);
+    const reply = add("assistant", "", settings.model());
+    const control = (running = new AbortController());
+    reply.view.finish({ busy: true });
+    show();
+    announce("The model is answering.");
+    try {
+      const request = { model: reply.model, messages, options, stream: true };
+      for await (const line of lines("/api/chat", request, control.signal)) receive(reply, line);
+      announce("The answer is complete.");
+    } catch (error) {
+      const stopped = error.name === "AbortError";
+      reply.view.finish({ said: stopped ? "Stopped." : error.message, bad: !stopped });
+      announce(stopped ? "Stopped." : `Error: ${error.message}`);
+    } finally {
+      if (running === control) running = null;
+      show();
+    }
+  }
+
+  function receive(reply, line) {
+    const { content = "", thinking = "" } = line.message ?? {};
+    const far = log.scrollHeight - log.scrollTop - log.clientHeight;
+    reply.content += content;
+    reply.thinking += thinking;
+    if (content) reply.view.addText(content);
+    if (thinking) reply.view.addThinking(thinking);
+    if (far < NEAR_END) scroll(true);
+    if (line.done) reply.view.finish({ said: figures(line) });
+  }
+
+  function figures({ eval_count: tokens, eval_duration: nanoseconds, done_reason: reason }) {
+    const speed = nanoseconds > 0 ? ` · ${((tokens - 1) / (nanoseconds / 1e9)).toFixed(1)} tokens/s` : "";
+    return `${tokens} tokens${tokens > 1 ? speed : ""}${reason === "length" ? " · cut at the limit" : ""}`;
+  }
+
+  function problem(error) {
+    byId("trouble").textContent = error.message;
+    byId("trouble").hidden = false;
+  }
+
+  function drop(from) {
+    for (const { view } of said.splice(from)) view.element.remove();
+    show();
+  }
+
+  function retry(message) {
+    if (running) return;
+    drop(said.indexOf(message));
+    prompt.focus(); // the button that was pressed is gone
+    answer();
+  }
+
+  function send() {
+    const text = prompt.value.trim();
+    if (!text || running || byId("send").disabled) return;
+    byId("trouble").hidden = true;
+    prompt.value = "";
+    add("user", text, settings.model());
+    answer();
+  }
+
+  function stop() {
+    running?.abort();
+    return running !== null;
+  }
+
+  byId("composer").addEventListener("submit", (event) => {
+    event.preventDefault();
+    send();
+  });
+  prompt.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    send();
+  });
+  byId("stop").addEventListener("click", () => {
+    stop();
+    prompt.focus();
+  });
+  byId("clear").addEventListener("click", () => {
+    stop();
+    drop(0);
+    prompt.focus();
+  });
+  return { stop };
+}
