@@ -27,7 +27,7 @@ STAGES = [
     {"generate"},
     {"model"},
     {"engine"},
-    {"lens", "library", "mixture", "perplexity", "plan", "quantize_file"},
+    {"divergence", "kld_file", "lens", "library", "mixture", "perplexity", "plan", "quantize_file", "verify"},
     {"cli"},
     {"app"},  # `cli/serve.py` starts it by name: it may not be installed
 ]

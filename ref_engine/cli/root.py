@@ -17,6 +17,7 @@ import click
 
 from ref_engine.cli.cp import cp
 from ref_engine.cli.create import create
+from ref_engine.cli.kl import kl
 from ref_engine.cli.list import list_models
 from ref_engine.cli.logits import logits
 from ref_engine.cli.output import one_line, ready_streams, say
@@ -134,6 +135,7 @@ for _command in (
     tokenize,
     logits,
     perplexity,
+    kl,
     plan,
     quantize,
 ):
