@@ -70,6 +70,8 @@ architectures: $(VENV)/test.stamp
 CACHE ?= $(HOME)/.cache/ref-engine
 SMOLLM2 := $(CACHE)/models/smollm2-135m-instruct-q4_1.gguf
 GEMMA3 := $(CACHE)/models/gemma-3-270m-q4_k_m.gguf
+# the sources of the installed llama-cpp-python, whose llama-perplexity is compiled: vendor/llama.cpp of its sdist
+LLAMA_CPP ?= build/llama.cpp
 MAKE_GOLDEN := .venv-golden/bin/python golden/make
 .PHONY: golden
 golden: assets
@@ -90,6 +92,7 @@ golden: assets
 	$(MAKE_GOLDEN)/sampling.py --model $(SMOLLM2)
 	$(MAKE_GOLDEN)/quant.py --model $(SMOLLM2)
 	$(MAKE_GOLDEN)/quant_files.py
+	$(MAKE_GOLDEN)/kl.py --source $(LLAMA_CPP)
 	$(MAKE_GOLDEN)/manifest.py
 
 # the small mixture of experts of golden/models anew: 20 minutes of training on one core. One of its texts is Debian's

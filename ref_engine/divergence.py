@@ -196,7 +196,7 @@ def compare_rows(base: F64, logits: F32, targets: Sequence[int], floor: float = 
         reverse = _kl(ln_q, ln_p) if floor == -math.inf else math.nan
         found[:, t] = -ln_p[y], -ln_q[y], _kl(ln_p, ln_q, floor), reverse, math.exp(ln_q[y]) - math.exp(ln_p[y])
         same[t] = ln_p.argmax() == ln_q.argmax()
-    return Rows(*found, same)
+    return Rows(found[0], found[1], found[2], found[3], found[4], same)
 
 
 def _kl(ln_p: F64, ln_q: F64, floor: float = -math.inf) -> float:
