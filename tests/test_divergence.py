@@ -146,7 +146,7 @@ def test_removed_tokens() -> None:
 
 
 def test_small_divergences_are_exact() -> None:
-    """Two rows one float32 step apart in one logit: KL = p (1 - p) d² / 2 to first order. In float32 it would be lost."""
+    """Two rows a little apart in one logit: KL = p (1 - p) d² / 2 to first order. In float32 it would be lost."""
     p = np.zeros((1, 1000), F32)
     q = p.copy()
     q[0, 7] = 1e-6
@@ -181,7 +181,7 @@ def test_halves_are_llama_cpps() -> None:
     found = half_windows(range(100, 112), 5, 7)
     assert [list(window.ids) for window in found] == [[7, 101, 102, 103, 104], [7, 106, 107, 108, 109]]
     assert [spans(window, 50) for window in found] == [[(2, 4)], [(2, 4)]]
-    assert [list(window.ids)[0] for window in half_windows(range(100, 112), 5, None)] == [100, 105]
+    assert [window.ids[0] for window in half_windows(range(100, 112), 5, None)] == [100, 105]
 
 
 def test_pieces_bound_the_logits() -> None:
