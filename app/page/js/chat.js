@@ -2,7 +2,7 @@
 
 import { lines } from "./api.js";
 import { announce, byId } from "./dom.js";
-import { short } from "./draw/text.js";
+import { quoted } from "./draw/text.js";
 import { copy, messageView } from "./message.js";
 import * as settings from "./settings.js";
 
@@ -42,7 +42,7 @@ export function mountChat(look) {
   function subject(message) {
     const at = said.indexOf(message);
     const kind = message.role === "user" ? "prompt" : "reply";
-    return { model: message.model, messages: history(at), title: `${kind} “${short(message.content, 60)}”` };
+    return { model: message.model, messages: history(at), title: `${kind} ${quoted(message.content)}` };
   }
 
   /** The system prompt and everything up to and including message `last`, as the API takes it. */

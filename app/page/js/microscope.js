@@ -5,7 +5,7 @@ import { post } from "./api.js";
 import { continuation } from "./continuation.js";
 import { announce, byId, h, roving } from "./dom.js";
 import { hideTip } from "./draw/tip.js";
-import { short } from "./draw/text.js";
+import { quoted, short } from "./draw/text.js";
 import * as settings from "./settings.js";
 import { onTheme } from "./theme.js";
 import { attention } from "./views/attention.js";
@@ -36,6 +36,7 @@ export function mountMicroscope() {
   function look(wanted) {
     coming?.abort();
     trail = [wanted];
+    byId("microscope").classList.add("in-use"); // as tall as the window, so that it can come to its top
     byId("microscope").scrollIntoView({ block: "start" });
     byId("microscope").focus({ preventScroll: true });
     return go(wanted);
@@ -139,7 +140,7 @@ export function mountMicroscope() {
     const { model, shape, ids, title } = looked;
     const kept = [...looked.answer.tokens.slice(0, position), { ...candidate, top: [] }];
     const branch = { model, shape, title, tokens: [...ids.slice(0, position), candidate.id], state: {}, cache: new Map(),
-      step: `${position}: ${short(candidate.text)}`, answer: { tokens: kept, next: null } };
+      step: `${position}: ${short(candidate)}`, answer: { tokens: kept, next: null } };
     trail = [...trail.slice(0, trail.indexOf(looked) + 1), branch];
     view = tokens;
     const running = (coming = continuation(branch));
@@ -162,7 +163,7 @@ export function mountMicroscope() {
     event.preventDefault();
     const prompt = byId("text").value;
     if (!prompt || !settings.model()) return;
-    look({ model: settings.model(), prompt, raw: byId("raw").value === "text", title: `“${short(prompt, 60)}”` });
+    look({ model: settings.model(), prompt, raw: byId("raw").value === "text", title: quoted(prompt) });
   });
   onTheme(() => subject && !coming && open(view));
   return { look, stop };

@@ -25,7 +25,7 @@ export function lineChart({ label, x, xLabel, yLabel, series, log = false, limit
     yAxis(y, py, yLabel), xAxis(x, px, xLabel), rule,
     limit ? s("line", { class: "limit", x1: EDGE.left, x2: WIDTH - EDGE.right, y1: py(limit.value), y2: py(limit.value) }) : null,
     series.map(({ values }, i) => s("path", { class: `line series-${i % 6}`, d: path(values, px, py, log) })),
-    x.length === 1 ? series.map(({ values }, i) => s("circle", { class: `dot series-${i % 6}`, cx: px(0), cy: py(values[0]), r: 3 })) : null,
+    x.length === 1 ? series.filter(({ values }) => values[0] !== null).map(({ values }, i) => s("circle", { class: `dot series-${i % 6}`, cx: px(0), cy: py(values[0]), r: 3 })) : null,
     names(series, limit, py));
   const at = (i) => series.map(({ name, values }) => `${name}  ${values[i] === null ? "–" : figure(values[i])}`);
   follow(svg, x.length, px, (i, event) => {
@@ -81,10 +81,15 @@ function linearScale(values) {
   return { place: (v) => v / top, ticks: Array.from({ length: Math.round(top / step) + 1 }, (_, i) => i * step) };
 }
 
+/** From one round number to another: 1, 2 and 5 of each decade, or its beginning alone where there are many. */
 function logScale(values) {
-  const low = Math.floor(Math.log10(Math.min(...values, 1)));
-  const high = Math.max(Math.ceil(Math.log10(Math.max(...values, 1e-9))), low + 1);
-  return { place: (v) => (Math.log10(v) - low) / (high - low), ticks: Array.from({ length: high - low + 1 }, (_, i) => 10 ** (low + i)) };
+  const [least, most] = values.length ? [Math.min(...values), Math.max(...values)] : [1, 1];
+  const decades = Array.from({ length: Math.ceil(Math.log10(most)) - Math.floor(Math.log10(least)) + 2 }, (_, i) => 10 ** (Math.floor(Math.log10(least)) + i));
+  const steps = decades.flatMap((ten) => (decades.length > 5 ? [ten] : [ten, 2 * ten, 5 * ten]));
+  const from = steps.findLastIndex((step) => step <= least * 1.0001);
+  const ticks = steps.slice(from, Math.max(steps.findIndex((step) => step >= most * 0.9999), from + 1) + 1);
+  const [low, high] = [Math.log10(ticks[0]), Math.log10(ticks.at(-1))];
+  return { place: (v) => (Math.log10(v) - low) / (high - low), ticks };
 }
 
 function yAxis(y, py, label) {

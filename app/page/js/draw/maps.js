@@ -55,7 +55,7 @@ export function largeMap(map, q, k, tokens, label, chosen) {
 function texts(q, k, tokens, cell) {
   const every = Math.max(1, Math.ceil(LABELS_FROM / cell));
   const size = Math.min(12, Math.max(8, cell - 1));
-  const text = (position, transform, anchor) => s("text", { class: "token-label", "font-size": size, transform, "text-anchor": anchor, text: short(tokens[position]?.text ?? "", 11) });
+  const text = (position, transform, anchor) => s("text", { class: "token-label", "font-size": size, transform, "text-anchor": anchor, text: short(tokens[position], 11) });
   const middle = (n) => LABEL + n * cell + cell / 2 + size / 3;
   return [
     q.map((position, i) => (i % every ? null : text(position, `translate(${LABEL - 6} ${middle(i)})`, "end"))),

@@ -12,17 +12,29 @@ export function visible(text) {
   });
 }
 
+/** A token's text, or its bytes in hexadecimal where they are no whole characters. */
+export function written({ text, bytes }) {
+  return bytes ? `‹${bytes.map((byte) => byte.toString(16).toUpperCase().padStart(2, "0")).join(" ")}›` : visible(text);
+}
+
 /** The same for a label: cut where it is longer than `length` characters. */
-export function short(text, length = 12) {
-  const shown = [...visible(text)];
+export function short(token, length = 12) {
+  const shown = [...written(token)];
   return shown.length > length ? `${shown.slice(0, length - 1).join("")}…` : shown.join("");
+}
+
+/** Words in quotation marks: one line, cut where it is longer than `length` characters. */
+export function quoted(text, length = 60) {
+  const words = [...text.trim().replace(/[\s\p{Cc}\p{Cf}]+/gu, " ")];
+  return `“${words.length > length ? `${words.slice(0, length - 1).join("")}…` : words.join("")}”`;
 }
 
 export function percent(p) {
   if (p >= 0.9995) return "100 %";
   if (p >= 0.0995) return `${(100 * p).toFixed(1)} %`;
   if (p >= 0.00995) return `${(100 * p).toFixed(2)} %`;
-  return p > 0 ? `${(100 * p).toPrecision(2)} %` : "0 %";
+  if (p >= 0.00001) return `${(100 * p).toPrecision(2)} %`;
+  return p > 0 ? "< 0.001 %" : "0 %";
 }
 
 export function bytes(n) {

@@ -4,10 +4,10 @@ import { h } from "../dom.js";
 import { legend } from "../draw/legend.js";
 import { largeMap, shade, smallMap } from "../draw/maps.js";
 import { foldedTable, table } from "../draw/table.js";
-import { figure, visible } from "../draw/text.js";
+import { figure, written } from "../draw/text.js";
 import { hideTip, showTip } from "../draw/tip.js";
 
-const SMALL = 124; // pixels of a small map
+const small = (heads) => (heads <= 12 ? 168 : 116); // pixels of a small map
 
 export const attention = { id: "attention", label: "Attention", show };
 
@@ -34,7 +34,7 @@ async function show(panel, { post, shape, state, redraw, answer }) {
       }),
       picker("Head", [["all", "all"], ...heads], head === null ? "all" : String(head), (value) => (chosen.head = value === "all" ? null : Number(value))),
       legend("weight", [0, 0.1, 0.5, 1].map((weight) => [shade(weight), String(weight)]))),
-    data.downsampled ? h("p", { class: "hint", text: `Too long to draw each token: a cell shows the ${data.how} of several.` }) : null,
+    data.downsampled ? h("p", { class: "hint", text: `Too long to draw each token: a cell shows the ${data.how} of several.` }) : "",
     head === null ? allHeads(data, answer.tokens, (picked) => {
       chosen.head = picked;
       redraw();
@@ -48,13 +48,13 @@ function select(key, values, value, picked) {
 }
 
 function words(data, tokens, i, j, weight) {
-  const at = (position) => `${visible(tokens[position]?.text ?? "")} (${position})`;
+  const at = (position) => `${written(tokens[position])} (${position})`;
   return [`query ${at(data.q[i])}`, `key ${at(data.k[j])}`, `weight ${figure(weight)}`];
 }
 
 function allHeads(data, tokens, pick) {
   const button = (map, head) => {
-    const canvas = smallMap(map, data.q, data.k, SMALL);
+    const canvas = smallMap(map, data.q, data.k, small(data.maps.length));
     canvas.addEventListener("pointermove", (event) => {
       const box = canvas.getBoundingClientRect();
       const i = Math.floor(((event.clientY - box.top) * data.q.length) / box.height);
@@ -72,7 +72,7 @@ function allHeads(data, tokens, pick) {
   const strongest = (map) => {
     const last = map.at(-1);
     const j = last.indexOf(Math.max(...last));
-    return [visible(tokens[data.k[j]]?.text ?? ""), String(data.k[j]), figure(last[j])];
+    return [written(tokens[data.k[j]]), String(data.k[j]), figure(last[j])];
   };
   const caption = `Layer ${data.layer}: where the last query of each head looks most`;
   return h("div", {},
@@ -91,7 +91,7 @@ function oneHead(data, tokens) {
     readout.textContent = lines.join(", ");
     if (event) showTip(event, ...lines);
   });
-  const heading = (position) => `${position} ${visible(tokens[position]?.text ?? "")}`;
+  const heading = (position) => `${position} ${written(tokens[position])}`;
   const all = () => table("Weights: a query in each row, a key in each column", ["query", ...data.k.map(heading)],
     data.q.map((position, i) => [heading(position), ...map[i].map((weight, j) => (data.k[j] <= position || weight > 0 ? figure(weight) : ""))]));
   return h("div", {}, h("div", { class: "scroll map-scroll" }, svg), readout, foldedTable("As a table", all));

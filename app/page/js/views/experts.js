@@ -4,7 +4,7 @@ import { h, roving } from "../dom.js";
 import { blend, categorical, css, ink, paper } from "../draw/colour.js";
 import { lineChart } from "../draw/lines.js";
 import { barTable } from "../draw/table.js";
-import { figure, percent, short, visible } from "../draw/text.js";
+import { figure, percent, short, written } from "../draw/text.js";
 import { tokenWindow } from "./window.js";
 
 const SHOWN = 24; // tokens side by side
@@ -21,13 +21,13 @@ async function show(panel, { post, shape, ids, state, redraw, answer }) {
   const data = await post("experts");
   const part = tokenWindow(state, ids.length, SHOWN, redraw);
   const readout = h("p", { class: "readout", role: "status", text: "Point at a cell, or move with the arrow keys." });
-  const texts = answer.tokens.slice(part.start, part.stop).map(({ text }) => text);
+  const shown = answer.tokens.slice(part.start, part.stop);
   const strongest = Math.max(...data.layers.flatMap(({ weights }) => weights.flat()), Number.MIN_VALUE);
 
   const words = (row, t) => {
     const at = part.start + t;
     const sent = row.ids[at].map((id, n) => `expert ${id} at ${figure(row.weights[at][n])}`).join(", ");
-    return `layer ${row.layer}, ${visible(texts[t])} (${at}): ${sent}; router entropy ${figure(row.entropy[at] / LN2)} bit`;
+    return `layer ${row.layer}, ${written(shown[t])} (${at}): ${sent}; router entropy ${figure(row.entropy[at] / LN2)} bit`;
   };
   const cell = (row, t) => {
     const at = part.start + t;
@@ -39,11 +39,11 @@ async function show(panel, { post, shape, ids, state, redraw, answer }) {
   };
   const grid = h("table", { class: "lens routing", role: "grid", "aria-label": "Experts by layer and token" },
     h("thead", {}, h("tr", { role: "row" }, h("th", { scope: "col", class: "corner", text: "layer" }),
-      texts.map((text, t) => h("th", { scope: "col", title: `${part.start + t}: ${visible(text)}` }, h("span", { class: "token-text", text: short(text, 9) }))))),
-    h("tbody", {}, data.layers.map((row) => h("tr", { role: "row" }, h("th", { scope: "row", text: String(row.layer) }), texts.map((_, t) => cell(row, t))))));
+      shown.map((token, t) => h("th", { scope: "col", title: `${part.start + t}: ${written(token)}` }, h("span", { class: "token-text", text: short(token, 9) }))))),
+    h("tbody", {}, data.layers.map((row) => h("tr", { role: "row" }, h("th", { scope: "row", text: String(row.layer) }), shown.map((_, t) => cell(row, t))))));
   const cells = [...grid.querySelectorAll("td")];
   cells[0].tabIndex = 0;
-  roving(grid, () => cells, () => texts.length);
+  roving(grid, () => cells, () => shown.length);
   panel.append(
     h("div", { class: "bar-row" }, h("p", { class: "fact-line", text: `${data.n_experts} experts, ${data.n_used} for each token` }), part.element),
     h("p", { class: "hint", text: "Numbers and colours name experts, in the order of the router's ranking; the stronger the colour, the larger the weight." }),

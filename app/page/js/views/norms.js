@@ -16,15 +16,13 @@ async function show(panel, { post, state, redraw, answer }) {
     state.normOf = target.value;
     redraw();
   } } }, h("option", { value: "median", text: "median of all tokens" }),
-    answer.tokens.map(({ text }, t) => h("option", { value: t, text: `${t}: ${short(text, 16)}` })));
+    answer.tokens.map((token, t) => h("option", { value: t, text: `${t}: ${short(token, 16)}` })));
   picker.value = chosen;
   panel.append(
     h("div", { class: "bar-row" }, h("label", { class: "inline" }, h("span", { text: "Token" }), picker)),
     h("p", { class: "hint", text: "Root mean square of each vector, on a logarithmic axis. The first token is often far larger than the others: heads rest on it." }),
-    lineChart({ label: "Root mean square by layer", x: layersOf(data), xLabel: "layer", yLabel: "RMS", series, log: true }));
+    lineChart({ label: "Root mean square by layer", x: data.layers, xLabel: "layer", yLabel: "RMS", series, log: true }));
 }
-
-const layersOf = ({ layers, values, names }) => (Array.isArray(layers) ? layers : values[names[0]].map((_, l) => l));
 
 function median(values) {
   const known = values.filter((value) => value !== null).sort((a, b) => a - b);

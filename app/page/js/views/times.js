@@ -14,12 +14,10 @@ async function show(panel, { post, state, redraw }) {
     redraw();
   };
   const rows = [...data.operations].sort((a, b) => b.ms - a.ms)
-    .map(({ name, calls, ms, share }) => [name, ms, milliseconds(ms), percent(share), count(calls)]);
+    .map(({ name, tensors, calls, ms, share }) => [[name, ...(tensors ? [tensors].flat() : [])].join(" "), ms, milliseconds(ms), percent(share), count(calls)]);
   panel.append(
     h("div", { class: "bar-row" },
-      h("p", { class: "fact-line", text: `One pass over ${count(tokensOf(data))} tokens took ${milliseconds(data.total_ms)} on ${data.backend}.` }),
+      h("p", { class: "fact-line", text: `One pass over ${count(data.tokens)} tokens took ${milliseconds(data.total_ms)} on ${data.backend}, ${data.activations}.` }),
       h("button", { type: "button", text: "Measure again", data: { key: "again" }, on: { click: again } })),
     barTable("Time of each operation", ["operation", "time", "share", "calls"], rows));
 }
-
-const tokensOf = ({ tokens }) => (Array.isArray(tokens) ? tokens.length : tokens);

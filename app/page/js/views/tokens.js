@@ -4,7 +4,7 @@ import { wishes } from "../continuation.js";
 import { h, roving } from "../dom.js";
 import { cellStyle } from "../draw/colour.js";
 import { legend } from "../draw/legend.js";
-import { figure, percent, visible } from "../draw/text.js";
+import { figure, percent, written } from "../draw/text.js";
 import { foldedTable, table } from "../draw/table.js";
 import { candidates } from "./candidates.js";
 
@@ -49,8 +49,8 @@ function show(panel, { answer, coming, problem, state, ids, continueFrom }) {
 function tokenCell(token, at) {
   const known = token.logprob !== null && token.logprob !== undefined;
   const p = known ? Math.exp(token.logprob) : null;
-  const parts = [h("span", { class: "token-text", text: token.next ? "next" : visible(token.text) })];
-  const label = token.next ? "what comes next" : `${at}: ${visible(token.text)}${known ? `, ${percent(p)}` : ""}`;
+  const parts = [h("span", { class: "token-text", text: token.next ? "next" : written(token) })];
+  const label = token.next ? "what comes next" : `${at}: ${written(token)}${known ? `, ${percent(p)}` : ""}`;
   return h("button", { type: "button", class: `token${token.next ? " next" : known ? "" : " given"}${/\n$/.test(token.text) ? " ends-line" : ""}`,
     "aria-label": label, data: { at: String(at), id: String(token.id ?? "") }, style: known ? cellStyle(p) : {} }, parts);
 }
@@ -65,7 +65,7 @@ function about(token, at, pick) {
   if (token.rank) facts.push(["rank", token.rank]);
   if (token.entropy !== null && token.entropy !== undefined) facts.push(["entropy there", `${figure(token.entropy / LN2)} bit`]);
   return [
-    h("h3", { class: "token-text", text: visible(token.text) }), factList(facts),
+    h("h3", { class: "token-text", text: written(token) }), factList(facts),
     token.top?.length ? h("h4", { text: pick ? "Instead of it" : "Alternatives" }) : h("p", { class: "hint", text: at ? "" : "The first token was given: nothing came before it." }),
     candidates(withP(token.top ?? []), token.id, pick),
   ];
@@ -97,6 +97,6 @@ function stopButton(coming) {
 
 function asTable({ tokens: all }) {
   const known = (value, write) => (value === null || value === undefined ? "–" : write(value));
-  return table("Tokens", ["position", "token", "id", "probability", "rank", "entropy (bit)"], all.map((token, at) => [String(at), visible(token.text),
+  return table("Tokens", ["position", "token", "id", "probability", "rank", "entropy (bit)"], all.map((token, at) => [String(at), written(token),
     String(token.id), known(token.logprob, (x) => percent(Math.exp(x))), known(token.rank, String), known(token.entropy, (x) => figure(x / LN2))]));
 }
