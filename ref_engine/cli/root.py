@@ -32,6 +32,7 @@ from ref_engine.cli.serve import serve
 from ref_engine.cli.show import show
 from ref_engine.cli.stop import stop
 from ref_engine.cli.tokenize import tokenize
+from ref_engine.cli.trace import trace
 from ref_engine.errors import RefEngineError
 from ref_engine.version import __version__
 
@@ -135,6 +136,7 @@ for _command in (
     tokenize,
     logits,
     perplexity,
+    trace,
     kl,
     plan,
     quantize,

@@ -128,8 +128,8 @@ def _pair(got: Array, want: Array) -> tuple[NDArray[np.float64], NDArray[np.floa
 
 
 def _same(a: NDArray[np.floating[Any]], b: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
-    both_nan: NDArray[np.bool_] = np.isnan(a) & np.isnan(b)
-    return both_nan | (a == b)
+    same: NDArray[np.bool_] = (a == b) | (np.isnan(a) & np.isnan(b))
+    return same
 
 
 def _ordinal(x: NDArray[np.float32]) -> NDArray[np.int64]:
