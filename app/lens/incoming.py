@@ -118,4 +118,4 @@ def _text(values: Mapping[str, Any]) -> Request:
         return Request(model, prompt=values["prompt"])
     turns = values.get("messages") or [{"role": "user", "content": values["prompt"]}]
     messages = tuple(Message(_ROLES[turn["role"]], (TextBlock(turn["content"]),)) for turn in turns)
-    return Request(model, messages=messages)
+    return Request(model, messages=messages, prefill=messages[-1].role == "assistant")  # a reply is not followed by one

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ref_engine.errors import RefEngineError
 from ref_engine.model import Model
+from ref_engine.ops import Ops
+from ref_engine.reference.attention import Tap
 from ref_engine.reference.sums import F32
 from ref_engine.spec import AttentionSpec, CompressedAttentionSpec, LatentAttentionSpec, LayerSpec, ModelSpec
-from ref_engine.views.passes import Steps, finished, parts_of, passes, shown_name, window
+from ref_engine.views.passes import Steps, finished, parts_of, passes, window
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ def attention_steps(
     stop: int | None = None,
 ) -> Steps[AttentionMaps]:
     """As `attention`."""
-    name, heads = _checked(model.spec, layer, head)
+    heads = _checked(model.spec, layer, head)
     known = model.checked_ids(ids).tolist()
     first, last = window(len(known), start, stop)
     n_keys = last if model.spec.causal else len(known)
@@ -72,13 +75,13 @@ def attention_steps(
     queries, keys = starts(last - first, side), starts(n_keys, side)
     maps = np.zeros((len(heads), queries.size, keys.size), np.float32)
     sinks = f"blk.{_blk(model.spec, layer)}.attn_sinks.weight" in model.weights
-    for piece in passes(model, known[:last] if model.spec.causal else known, [name]):
+    look = _Look(model.ops, sum(_attends(other) for other in model.spec.layers[:layer]))
+    for piece in passes(model, known[:last] if model.spec.causal else known, ops=look.ops):
         yield
         begin, end = max(first, piece.start), min(last, piece.stop)
+        p = look.take()
         if begin < end:
-            if name not in piece.seen:
-                raise RefEngineError(f"layer {layer} of this model does not show its attention")
-            p = piece.seen[name][list(heads), begin - piece.start : end - piece.start]
+            p = p[list(heads), begin - piece.start : end - piece.start]
             wide = np.zeros((*p.shape[:2], n_keys), np.float32)  # keys of later pieces get nothing
             wide[..., : p.shape[-1]] = p
             by_key = np.maximum.reduceat(wide, keys, axis=-1)
@@ -114,20 +117,54 @@ def starts(n: int, most: int) -> NDArray[np.int64]:
     return np.arange(m, dtype=np.int64) * n // m
 
 
-def _checked(spec: ModelSpec, layer: int, head: int | None) -> tuple[str, tuple[int, ...]]:
+class _Look:
+    """Operations of which one call of `attend` shows its softmax; the others, fused where they are, go as ever."""
+
+    def __init__(self, ops: Ops, call: int) -> None:
+        """call: which of a pass, the first being 0."""
+        self._attend = ops.attend
+        self._call = call
+        self._calls = 0
+        self._seen: F32 | None = None
+        self.ops = replace(ops, attend=self._spied)
+
+    def _spied(self, *args: Any, tap: Tap | None, **more: Any) -> F32:
+        self._calls += 1
+        return self._attend(*args, tap=self._show if self._calls == self._call + 1 else tap, **more)
+
+    def _show(self, name: str, value: F32) -> F32:
+        if name == "kq_soft_max":
+            self._seen = value
+        return value
+
+    def take(self) -> F32:
+        """What the pass has shown (H, T, S); then it is ready for the next one."""
+        seen, self._seen, self._calls = self._seen, None, 0
+        if seen is None:
+            raise RefEngineError("this model does not show its attention")
+        return seen
+
+
+def _attends(layer: LayerSpec) -> int:
+    """How often a layer calls `attend` in a pass over one sequence."""
+    kinds = AttentionSpec | LatentAttentionSpec | CompressedAttentionSpec
+    return sum(isinstance(part, kinds) for part in parts_of(layer))
+
+
+def _checked(spec: ModelSpec, layer: int, head: int | None) -> tuple[int, ...]:
+    """The numbers of the heads that are wanted."""
     have = layers_with_attention(spec)
     if not 0 <= layer < spec.n_layer:
         raise RefEngineError(f"there is no layer {layer}: this model has {spec.n_layer}")
-    name = shown_name(spec.layers[layer], layer, "kq_soft_max")
-    if layer not in have or name is None:
+    if layer not in have:
         others = f"layers {', '.join(map(str, have))} have" if have else "no layer of this model has"
         raise RefEngineError(f"layer {layer} has no attention map; {others}{'' if have else ' one'}")
     n = n_heads(spec.layers[layer])
     if head is None:
-        return name, tuple(range(n))
+        return tuple(range(n))
     if not 0 <= head < n:
         raise RefEngineError(f"there is no head {head}: layer {layer} has {n}")
-    return name, (head,)
+    return (head,)
 
 
 def _blk(spec: ModelSpec, layer: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from ref_engine.errors import RefEngineError
 from ref_engine.model import Model
+from ref_engine.reference.sums import F32
 from ref_engine.spec import LayerSpec, ModelSpec, MoeSpec, RoutingSpec
-from ref_engine.tracing import Trace
 from ref_engine.views.passes import Steps, finished, parts_of, passes, window
 
 F64 = NDArray[np.float64]
@@ -80,7 +80,9 @@ def experts(
 _WEIGHTS = ("ffn_moe_weights_scaled", "ffn_moe_weights_norm", "ffn_moe_weights_softmax", "ffn_moe_weights")
 
 
-def _routed(seen: Trace, layer: int, m: MoeSpec, rows: slice) -> tuple[NDArray[np.int32], NDArray[np.float32], F64]:
+def _routed(
+    seen: Mapping[str, F32], layer: int, m: MoeSpec, rows: slice
+) -> tuple[NDArray[np.int32], NDArray[np.float32], F64]:
     """Experts and weights of some tokens (n, k), and their entropies (n,)."""
     name = next(name for name in _WEIGHTS if f"{name}-{layer}" in seen)
     chosen: NDArray[np.int32] = seen[f"ffn_moe_topk-{layer}"][rows].astype(np.int32)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ref_engine.blocks.expert_load import ExpertLoad
 from ref_engine.errors import RefEngineError
 from ref_engine.model import Model
+from ref_engine.ops import Ops
 from ref_engine.reference.sums import F32
 from ref_engine.spec import LayerSpec, SumSpec
 from ref_engine.spec.parts import Part
-from ref_engine.tracing import Trace, trace
 
 T = TypeVar("T")
 Steps = Generator[None, None, T]
@@ -32,20 +35,46 @@ def finished(steps: Steps[T]) -> T:
             return value
 
 
+class Recorder:
+    """A tap that keeps the values of some names, of one pass. Fused operations stay fused."""
+
+    fine = False
+
+    def __init__(self, names: Collection[str]) -> None:
+        self._names = names
+        self.values: dict[str, F32] = {}
+
+    def begin(self, positions: NDArray[np.int64]) -> None:
+        """A pass begins; nothing depends on where."""
+
+    def see(self, name: str, value: F32) -> F32:
+        if name in self._names:
+            self.values[name] = value.copy()
+        return value
+
+
 @dataclass(frozen=True)
 class Piece:
     """Some tokens of the text, `start` .. `stop` - 1, and what was recorded of them. logits: (n, V), if wanted."""
 
     start: int
     stop: int
-    seen: Trace
+    seen: Mapping[str, F32]
     logits: F32 | None
 
 
 def passes(
-    model: Model, ids: Sequence[int], names: Iterable[str], *, logits: bool = False, most: int = PIECE
+    model: Model,
+    ids: Sequence[int],
+    names: Collection[str] = (),
+    *,
+    logits: bool = False,
+    most: int = PIECE,
+    ops: Ops | None = None,
 ) -> Iterator[Piece]:
-    """One pass after the other over the text, in pieces of at most `most` tokens; names: those to record.
+    """One pass after the other over the text, in pieces of at most `most` tokens.
+
+    names: of the values to record, whole; none from inside fused operations. ops: in the place of the model's own.
 
     A model whose tokens see later ones has its text in one piece. Raises RefEngineError for ids that are no text of
     this model's, ContextFull where there are too many; before anything is computed.
@@ -54,15 +83,34 @@ def passes(
     cache = model.new_cache()
     cache.room_for(len(known))
     most = most if model.spec.causal else len(known)
-    exact = tuple(names)
     for start in range(0, len(known), most):
         part = known[start : start + most]
-        with unnoticed(model), trace(model, *(exact or ("",))) as seen:
+        recorder, scores = Recorder(frozenset(names)), None
+        with unnoticed(model), watched(model, recorder), with_ops(model, ops or model.ops):
             if logits:
                 scores = model.forward(part, cache)
             else:
                 model.step([(part, cache)])
-        yield Piece(start, start + len(part), seen, scores if logits else None)
+        yield Piece(start, start + len(part), recorder.values, scores)
+
+
+@contextmanager
+def watched(model: Model, tap: Recorder) -> Iterator[None]:
+    model.taps.append(tap)
+    try:
+        yield
+    finally:
+        model.taps.remove(tap)
+
+
+@contextmanager
+def with_ops(model: Model, ops: Ops) -> Iterator[None]:
+    """Other operations in the place of the model's."""
+    own, model.ops = model.ops, ops
+    try:
+        yield
+    finally:
+        model.ops = own
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
@@ -17,7 +16,7 @@ from ref_engine.errors import RefEngineError
 from ref_engine.model import Model
 from ref_engine.ops import Ops
 from ref_engine.reference.moe import Experts
-from ref_engine.views.passes import PIECE, Steps, finished, unnoticed
+from ref_engine.views.passes import PIECE, Steps, finished, unnoticed, with_ops
 from ref_engine.weights import Weight
 
 Phase = Literal["prompt", "token"]
@@ -93,7 +92,7 @@ def times_steps(model: Model, ids: Sequence[int], phase: Phase = "prompt", repea
             yield from _read(model, before, cache)
         clock, seconds = _Clock(), 0.0
         for part in _pieces(measured, model.spec.causal):
-            with unnoticed(model), _clocked(model, clock):
+            with unnoticed(model), with_ops(model, _clocked(model.ops, clock)):
                 began = time.perf_counter()
                 model.step([(part, cache)])
                 seconds += time.perf_counter() - began
@@ -125,17 +124,11 @@ def _read(model: Model, ids: list[int], cache: Cache) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _clocked(model: Model, clock: _Clock) -> Iterator[None]:
-    """The model's operations with clocks around them, for one pass."""
-    ops = model.ops
+def _clocked(ops: Ops, clock: _Clock) -> Ops:
+    """The operations with clocks around them."""
     names = [field.name for field in fields(Ops) if field.name not in ("name", "scope")]
     timed: dict[str, Any] = {name: clock.around(name, getattr(ops, name)) for name in names}
-    model.ops = replace(ops, **timed)
-    try:
-        yield
-    finally:
-        model.ops = ops
+    return replace(ops, **timed)
 
 
 def _listed(clock: _Clock, total: float) -> tuple[Operation, ...]:

@@ -30,7 +30,7 @@ def tokens_steps(model: Model, ids: Sequence[int], top: int = 5) -> Steps[TokenV
         raise RefEngineError("this model sees the whole text at once: no token of it was drawn after those before")
     known, parts = model.checked_ids(ids).tolist(), []
     most = min(PIECE, max(1, _LOGITS // model.spec.n_vocab))
-    for piece in passes(model, known, (), logits=True, most=most):
+    for piece in passes(model, known, logits=True, most=most):
         assert piece.logits is not None
         following = [known[t + 1] if t + 1 < len(known) else None for t in range(piece.start, piece.stop)]
         parts.append(ranked(piece.logits, top, following))
