@@ -6,7 +6,7 @@ const NAMES = { user: "You", assistant: "Model", system: "System" };
 
 /** Gives {element, addText, addThinking, finish}. `actions`: [label, handler] of its buttons. */
 export function messageView(role, text, actions) {
-  const body = h("div", { class: "text" }, document.createTextNode(text));
+  const body = h("div", { class: "text said" }, document.createTextNode(text));
   const thinking = h("div", { class: "text" });
   const folded = h("details", { class: "thinking", hidden: true }, h("summary", { text: "Thinking" }), thinking);
   const note = h("p", { class: "note", hidden: true });

@@ -14,7 +14,7 @@ async function show(panel, { post, state, redraw }) {
     redraw();
   };
   const rows = [...data.operations].sort((a, b) => b.ms - a.ms)
-    .map(({ name, tensors, calls, ms, share }) => [[name, ...(tensors ? [tensors].flat() : [])].join(" "), ms, milliseconds(ms), percent(share), count(calls)]);
+    .map(({ name, tensors, calls, ms, share }) => [[name, tensors].filter(Boolean).join(" "), ms, milliseconds(ms), percent(share), count(calls)]);
   panel.append(
     h("div", { class: "bar-row" },
       h("p", { class: "fact-line", text: `One pass over ${count(data.tokens)} tokens took ${milliseconds(data.total_ms)} on ${data.backend}, ${data.activations}.` }),
