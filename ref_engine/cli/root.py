@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from ref_engine.cli.compare import compare
 from ref_engine.cli.cp import cp
 from ref_engine.cli.create import create
 from ref_engine.cli.kl import kl
@@ -137,6 +138,8 @@ for _command in (
     logits,
     perplexity,
     trace,
+    compare,
+    compare,
     kl,
     plan,
     quantize,

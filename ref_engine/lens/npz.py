@@ -76,7 +76,7 @@ def open_npz(path: Path) -> tuple[dict[str, Found], str | None]:
                     if name == HEADER:
                         text = _text(file, info.file_size, path)
                     else:
-                        shape, dtype, _ = _facts(file, info.file_size, f"{path}: {name}")
+                        shape, _, _ = _facts(file, info.file_size, f"{path}: {name}")
                         found[name] = Found(shape, _member(path, info.filename))
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
         raise RefEngineError(f"{path}: damaged .npz file: {error}") from error

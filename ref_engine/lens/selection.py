@@ -28,6 +28,9 @@ class Selection:
         return any(fnmatchcase(name, pattern) for pattern in self.names)
 
 
+EVERYTHING = Selection()
+
+
 def layer_of(name: str) -> int | None:
     """l_out-3 -> 3; result_norm -> None"""
     match = _LAYER.fullmatch(name)
