@@ -33,7 +33,7 @@ run: $(VENV)/run.stamp
 # everything that must be green: lint, types, tests. On CI a model that cannot be had is a failure
 WORKERS ?= 2
 .PHONY: test
-test: lint assets node
+test: lint assets node browser
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 .PHONY: lint
@@ -54,6 +54,18 @@ node: $(NODE)/node_modules/.package-lock.json
 
 $(NODE)/node_modules/.package-lock.json: $(NODE)/package-lock.json
 	if command -v npm >/dev/null; then npm ci --prefix $(NODE) --ignore-scripts --no-audit --no-fund; fi
+
+# axe-core and Debian's Chromium, for the tests of the page. Chromium is installed on CI, or when asked for by name
+PAGE := tests/page/node
+ROOT_APT := command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]
+.PHONY: browser
+browser: $(PAGE)/node_modules/.package-lock.json
+	@command -v chromium >/dev/null || { $(ROOT_APT) && [ -n "$(CI)$(filter browser,$(MAKECMDGOALS))" ] \
+		&& apt-get update --quiet && apt-get install --quiet --yes --no-install-recommends chromium; } \
+		|| echo "ref-engine: no Chromium, the tests of the page will be skipped: apt-get install chromium"
+
+$(PAGE)/node_modules/.package-lock.json: $(PAGE)/package-lock.json
+	if command -v npm >/dev/null; then npm ci --prefix $(PAGE) --ignore-scripts --no-audit --no-fund; fi
 
 # docs/cli.md from the commands' own help, docs/api.md from the tables that check requests
 .PHONY: docs

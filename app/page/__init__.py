@@ -1,8 +1,8 @@
 """The page: a chat, and under it a microscope. Plain HTML, CSS and JavaScript modules, served as they are.
 
 `/` is two things: a browser, whose Accept names text/html, gets the page; everybody else gets the text that Ollama's
-clients look for. The files are read once, when the server starts, and found by their exact name: what is not in the table
-does not exist, so no path leads out of the folder.
+clients look for. The files are read once, when the server starts, and found by their exact name: what is not in the
+table does not exist, so no path leads out of the folder.
 """
 
 from __future__ import annotations

@@ -62,7 +62,8 @@ class Tab:
 
     def settings(self, **values: object) -> None:
         self.page.evaluate(
-            "values => Object.entries(values).forEach(([id, value]) => document.getElementById(id).value = value)", values
+            "values => Object.entries(values).forEach(([id, value]) => document.getElementById(id).value = value)",
+            values,
         )
 
     def say(self, text: str) -> None:

@@ -106,7 +106,9 @@ def test_errors_are_said_plainly(tab: Open, small: Served) -> None:
     expect(page.locator(".note.bad").last).to_have_text("out of <b>luck</b>")
     expect(page.locator(".message.assistant .said").last).to_have_text("half")
     page.unroute("**/api/chat")
-    page.route("**/api/chat", lambda route: route.fulfill(body='{"message": {"con', content_type="application/x-ndjson"))
+    page.route(
+        "**/api/chat", lambda route: route.fulfill(body='{"message": {"con', content_type="application/x-ndjson")
+    )
     one.say("a")
     expect(page.locator(".note.bad").last).to_have_text("the server's answer was cut")
     page.locator(".settings summary").click()

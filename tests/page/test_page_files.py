@@ -16,7 +16,9 @@ from browsing import Served
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "app" / "page").rglob("*.*"))
-STATIC = [p.relative_to(ROOT / "app" / "page").as_posix() for p in FILES if p.suffix in (".html", ".css", ".js", ".svg")]
+STATIC = [
+    p.relative_to(ROOT / "app" / "page").as_posix() for p in FILES if p.suffix in (".html", ".css", ".js", ".svg")
+]
 CHROMIUM = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
 
 
@@ -54,8 +56,8 @@ def test_files_come_with_their_type_and_a_policy(small: Served, name: str) -> No
 
 @pytest.mark.parametrize(
     "path",
-    ["../serve.py", "..%2fserve.py", "%2e%2e/serve.py", "js/../../serve.py", "__init__.py", "js", "js/", "", "INDEX.HTML",
-     "/etc/passwd", "%2fetc%2fpasswd", "..\\serve.py", "index.html%00", "css/base.css/"],
+    ["../serve.py", "..%2fserve.py", "%2e%2e/serve.py", "js/../../serve.py", "__init__.py", "js", "js/", "",
+     "INDEX.HTML", "/etc/passwd", "%2fetc%2fpasswd", "..\\serve.py", "index.html%00", "css/base.css/"],
 )  # fmt: skip
 def test_nothing_else_is_there(small: Served, path: str) -> None:
     request = requests.Request("GET", "http://x").prepare()
@@ -71,7 +73,9 @@ def test_modules_import_files_that_are_there_and_nothing_from_elsewhere() -> Non
     found = set(linked)
     for name in STATIC:
         text = (ROOT / "app" / "page" / name).read_text()
-        assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)|innerHTML|outerHTML|insertAdjacentHTML|eval\(", text), name
+        assert not re.search(
+            r"https?://(?!www\.w3\.org/2000/svg)|innerHTML|outerHTML|insertAdjacentHTML|eval\(", text
+        ), name
         found |= {normpath(join(dirname(name), target)) for target in re.findall(r'from "(\.[^"]+)"', text)}
         assert len(text.splitlines()) <= 500, name
     assert found == set(STATIC) - {"index.html"}

@@ -31,7 +31,7 @@ async function show(panel, { post, shape, ids, state, redraw, answer }) {
   };
   const cell = (row, t) => {
     const at = part.start + t;
-    const td = h("td", { role: "gridcell", tabindex: -1, "aria-label": words(row, t) }, h("span", { class: "sent" },
+    const td = h("td", { role: "gridcell", tabindex: -1 }, h("span", { class: "sent" },
       row.ids[at].map((id, n) => chip(id, data.n_experts, row.weights[at][n] / strongest))));
     for (const event of ["pointerenter", "focus"]) td.addEventListener(event, () => (readout.textContent = words(row, t)));
     td.addEventListener("click", () => td.focus());
