@@ -33,6 +33,7 @@ from ref_engine.cli.serve import serve
 from ref_engine.cli.show import show
 from ref_engine.cli.stop import stop
 from ref_engine.cli.tokenize import tokenize
+from ref_engine.cli.verify import verify
 from ref_engine.cli.trace import trace
 from ref_engine.errors import RefEngineError
 from ref_engine.version import __version__
@@ -141,6 +142,7 @@ for _command in (
     compare,
     compare,
     kl,
+    verify,
     plan,
     quantize,
 ):
