@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from ref_engine.errors import RefEngineError
 from ref_engine.lens.causes import Cause, Scene, likely_cause
 from ref_engine.lens.dump import Dump
-from ref_engine.lens.measure import Distance, distance
+from ref_engine.lens.measure import Distance, distance, nmse
 from ref_engine.lens.names import in_graph_order
 from ref_engine.lens.pair import Mismatch, Pair, pair, worst_token, worst_unit
 from ref_engine.lens.routing import Orders, same_order
@@ -135,14 +135,13 @@ def measured(p: Pair, units: bool = True) -> float:
     """The error that is held against the tolerance."""
     if p.printed is not None:
         off = np.maximum(np.abs(p.got - p.want) - p.printed, 0)
-        shown = replace(p, got=np.where(np.isfinite(off), p.want + off, p.got))
-        return max(worst_corner(shown), p.totals.error if p.totals is not None else 0.0)
+        shown = np.where(np.isfinite(off), p.want + off, p.got)
+        corners = nmse(shown, p.want)
+        size = float((p.want**2).mean()) if p.want.size else 0.0
+        if math.isfinite(corners) and 0 < size < p.power:
+            corners *= size / p.power  # a few small numbers are measured by the size of all
+        return max(corners, p.totals.error if p.totals is not None else 0.0)
     return max(worst_token(p), worst_unit(p) / UNIT_ROOM if units else 0.0)
-
-
-def worst_corner(p: Pair) -> float:
-    """NMSE over all that was printed."""
-    return distance(p.got, p.want).nmse
 
 
 def _ids_error(p: Pair) -> float:

@@ -63,7 +63,7 @@ class Found:
 def open_npz(path: Path) -> tuple[dict[str, Found], str | None]:
     """The arrays of a .npz by name, in the order of the file, and the header of a trace if it has one.
 
-    Raises RefEngineError for a file that is damaged, or holds something else than numbers.
+    Texts and objects among them are left out, unread. Raises RefEngineError for a file that is damaged.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -76,8 +76,9 @@ def open_npz(path: Path) -> tuple[dict[str, Found], str | None]:
                     if name == HEADER:
                         text = _text(file, info.file_size, path)
                     else:
-                        shape, _, _ = _facts(file, info.file_size, f"{path}: {name}")
-                        found[name] = Found(shape, _member(path, info.filename))
+                        shape, dtype, _ = _facts(file, info.file_size, f"{path}: {name}")
+                        if dtype.kind in _NUMBERS:
+                            found[name] = Found(shape, _member(path, info.filename))
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
         raise RefEngineError(f"{path}: damaged .npz file: {error}") from error
     return found, text
@@ -86,7 +87,9 @@ def open_npz(path: Path) -> tuple[dict[str, Found], str | None]:
 def open_npy(path: Path) -> Found:
     """One array. Raises RefEngineError for a file that is none of numbers."""
     with path.open("rb") as file:
-        shape, _, _ = _facts(file, path.stat().st_size, str(path))
+        shape, dtype, _ = _facts(file, path.stat().st_size, str(path))
+    if dtype.kind not in _NUMBERS:
+        raise RefEngineError(f"{path}: holds {dtype}, expected numbers")
 
     def load() -> NDArray[Any]:
         with path.open("rb") as file:
@@ -116,8 +119,8 @@ def _facts(file: IO[bytes], size: int, what: str) -> tuple[tuple[int, ...], np.d
         shape, fortran, dtype = read(file)
     except (ValueError, TypeError, SyntaxError, EOFError) as error:
         raise RefEngineError(f"{what}: no readable .npy header: {str(error).splitlines()[0]}") from error
-    if dtype.kind not in _NUMBERS or dtype.hasobject or dtype.fields is not None:
-        raise RefEngineError(f"{what}: holds {dtype}, expected numbers")
+    if dtype.hasobject:
+        return shape, dtype, fortran  # pickled: of no size that could be known, and never read
     if any(n < 0 for n in shape) or math.prod(shape) * dtype.itemsize > size - file.tell():
         raise RefEngineError(f"{what}: the header says shape {shape}, and the file ends before that")
     if math.prod(shape) * dtype.itemsize > MOST_BYTES:

@@ -50,6 +50,7 @@ class Pair:
     positions: tuple[int, ...] | None  # of the rows
     layout: str = ""
     printed: float | None = None  # what the digits of a text leave open
+    power: float = 0.0  # mean square of all of A's value, where only corners are compared
     totals: Totals | None = None
 
     @property
@@ -164,7 +165,9 @@ def _printed(name: str, whole: Tensor, text: Tensor, fa: Facts, fb: Facts) -> Pa
     for way in arrangements(want.shape, text.shape):
         laid = way.apply(want)
         corners = laid[np.ix_(*shown.kept)].astype(np.float64)
-        found = Pair(name, corners, shown.values, 0, None, way.words, shown.resolution, _totals(laid, shown.total))
+        power = float((laid.astype(np.float64) ** 2).mean()) if laid.size else 0.0
+        totals = _totals(laid, shown.total)
+        found = Pair(name, corners, shown.values, 0, None, way.words, shown.resolution, power, totals)
         best = found if best is None or _error(found) < _error(best) else best
     if best is None:
         raise Mismatch(f"{name}: " + _NEVER.format(whole.shape, text.shape))
@@ -200,7 +203,7 @@ def _both_printed(name: str, a: Tensor, b: Tensor) -> Pair:
         size = abs(first.total) + abs(second.total)
         totals = Totals(first.total, second.total, 1e-6 + 1e-6 * size, size)
     resolution = first.resolution + second.resolution
-    return Pair(name, first.values, second.values, 0, None, "", resolution, totals)
+    return Pair(name, first.values, second.values, 0, None, "", resolution, 0.0, totals)
 
 
 def _load(tensor: Tensor) -> Array:
