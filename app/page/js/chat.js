@@ -30,7 +30,7 @@ export function mountChat(look) {
       ["Copy", (button) => copy(message.content, button)],
     ];
     if (role === "assistant") actions.push(["Retry", () => retry(message)]);
-    message.view = messageView(role, content, actions);
+    message.view = messageView(role, role === "user" ? "You" : model.replace(/:latest$/, ""), content, actions);
     message.view.finish({});
     said.push(message);
     log.append(message.view.element);
@@ -45,10 +45,13 @@ export function mountChat(look) {
     return { model: message.model, messages: history(at), title: `${kind} ${quoted(message.content)}` };
   }
 
-  /** The system prompt and everything up to and including message `last`, as the API takes it. */
+  /** The system prompt and everything up to and including message `last`, as the API takes it. A question whose answer
+   *  never came is left out with it: many templates want turns to alternate. */
   function history(last) {
     const system = settings.systemPrompt();
-    const plain = said.slice(0, last + 1).map(({ role, content }) => ({ role, content }));
+    const empty = (i) => i < last && said[i].role === "assistant" && !said[i].content;
+    const told = said.slice(0, last + 1).filter((_, i) => !empty(i) && !empty(i + 1));
+    const plain = told.map(({ role, content }) => ({ role, content }));
     return system ? [{ role: "system", content: system }, ...plain] : plain;
   }
 

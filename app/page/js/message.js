@@ -2,10 +2,8 @@
 
 import { h } from "./dom.js";
 
-const NAMES = { user: "You", assistant: "Model", system: "System" };
-
-/** Gives {element, addText, addThinking, finish}. `actions`: [label, handler] of its buttons. */
-export function messageView(role, text, actions) {
+/** Gives {element, addText, addThinking, finish}. `who`: "You", or the model; `actions`: [label, handler] of its buttons. */
+export function messageView(role, who, text, actions) {
   const body = h("div", { class: "text said" }, document.createTextNode(text));
   const thinking = h("div", { class: "text" });
   const folded = h("details", { class: "thinking", hidden: true }, h("summary", { text: "Thinking" }), thinking);
@@ -14,8 +12,8 @@ export function messageView(role, text, actions) {
   for (const [label, handler] of actions) {
     buttons.append(h("button", { type: "button", class: "quiet", text: label, on: { click: (event) => handler(event.target) } }));
   }
-  const element = h("article", { class: `message ${role}`, "aria-label": NAMES[role] },
-    h("p", { class: "who", text: NAMES[role] }), folded, body, note, buttons);
+  const element = h("article", { class: `message ${role}`, "aria-label": who },
+    h("p", { class: "who", text: who }), folded, body, note, buttons);
   return {
     element,
     addText: (more) => body.firstChild.appendData(more),
