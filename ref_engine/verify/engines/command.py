@@ -43,6 +43,7 @@ class CommandEngine:
 
     words: tuple[str, ...]
     timeout: float
+    exact: bool = False  # nobody knows
 
     @property
     def name(self) -> str:

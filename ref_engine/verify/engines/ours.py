@@ -54,6 +54,10 @@ class OurEngine:
     def name(self) -> str:
         return f"{self.backend.name}:{self.mode}"
 
+    @property
+    def exact(self) -> bool:
+        return self.mode == "f32"
+
     def logits(self, model: Path, ids: Sequence[int], n_vocab: int, n_ctx: int | None) -> F32:
         loaded = self.backend.model(model, self.mode, n_ctx)
         try:

@@ -18,6 +18,7 @@ from ref_engine.library.catalog import CATALOG
 from ref_engine.library.roots import cache_root
 from ref_engine.perplexity import token_nlls
 from ref_engine.reference.linear import Activations
+from ref_engine.text.tokenizer import load_tokenizer
 from ref_engine.verify.case import Array, Case, Finding, NotHere, failed
 from ref_engine.verify.engines import LogitsEngine
 from ref_engine.verify.engines.ours import Backend, OurEngine
@@ -60,8 +61,8 @@ def _model(golden: Golden, name: str) -> Path:
 
 def _logits(golden: Golden, name: str, engine: LogitsEngine) -> Finding:
     data, model, file = golden.npz(f"real/{name}.npz"), _model(golden, name), f"real/{name}.npz"
-    kind = "f32" if isinstance(engine, OurEngine) and engine.mode == "f32" else "quantised"
-    n_vocab = len(golden_vocab(model))
+    kind = "f32" if engine.exact else "quantised"
+    n_vocab = len(load_tokenizer(model).vocab.tokens)
     off: list[Array] = []
     same: list[Array] = []
     for key in (key for key in data if key.startswith(f"{kind}/") and key.endswith("/ids")):
@@ -92,12 +93,6 @@ def _own_agreement(golden: Golden, file: str) -> float:
     return min(
         float(spread["top1_agreement"]) for key, spread in measured.items() if key.startswith("own spread, quantised")
     )
-
-
-def golden_vocab(model: Path) -> tuple[str, ...]:
-    from ref_engine.text.tokenizer import load_tokenizer
-
-    return load_tokenizer(model).vocab.tokens
 
 
 def _perplexity(golden: Golden, name: str, backend: Backend, mode: Activations) -> Finding:
