@@ -98,4 +98,5 @@ def _answer(file: StaticFile) -> Response:
     response = Response(file.data, content_type=file.content_type)
     response.headers.extend(_HEADERS)
     response.set_etag(file.etag, weak=True)  # weak: the same etag with and without gzip
-    return response.make_conditional(request)
+    response.make_conditional(request)
+    return response

@@ -35,6 +35,7 @@ async function show(panel, { post, shape, state, redraw, answer }) {
       picker("Head", [["all", "all"], ...heads], head === null ? "all" : String(head), (value) => (chosen.head = value === "all" ? null : Number(value))),
       legend("weight", [0, 0.1, 0.5, 1].map((weight) => [shade(weight), String(weight)]))),
     data.downsampled ? h("p", { class: "hint", text: `Too long to draw each token: a cell shows the ${data.how} of several.` }) : "",
+    data.sinks ? h("p", { class: "hint", text: "Part of every row goes to a sink, which is no token: the weights add up to less than 1." }) : "",
     head === null ? allHeads(data, answer.tokens, (picked) => {
       chosen.head = picked;
       redraw();

@@ -52,14 +52,14 @@ async function show(panel, { post, shape, ids, state, redraw, answer }) {
 }
 
 function chip(id, n, weight) {
-  const colour = blend(categorical(id, n), paper(), FAINTEST + (1 - FAINTEST) * Math.min(1, weight));
+  const colour = blend(categorical(id, n), paper(), FAINTEST + (1 - FAINTEST) * Math.min(1, Math.max(0, weight)));
   return h("span", { class: "chip", text: String(id), data: { expert: String(id) }, style: { "background-color": css(colour), color: ink(colour) } });
 }
 
 function load(data, state, redraw) {
   const chosen = state.loadOf ?? "all";
   const rows = chosen === "all" ? data.layers : data.layers.filter(({ layer }) => String(layer) === chosen);
-  const sums = Array.from({ length: data.n_experts }, (_, e) => rows.reduce((sum, { load: each }) => sum + each[e], 0));
+  const sums = Array.from({ length: data.n_experts }, (_, e) => rows.reduce((sum, { load: each }) => sum + (each[e] ?? 0), 0));
   const total = sums.reduce((a, b) => a + b, 0) || 1;
   const picker = h("select", { data: { key: "load" }, on: { change: ({ target }) => {
     state.loadOf = target.value;

@@ -87,7 +87,7 @@ function continuing() {
       if (target.validity.valid && target.value !== "") wish[name] = Number(target.value);
     } } }));
   return h("div", { class: "wishes", role: "group", "aria-label": "Going on" },
-    field("max_tokens", "go on for", { min: 1, max: 512, step: 1 }),
+    field("max_tokens", "tokens to go on for", { min: 1, max: 512, step: 1 }),
     field("temperature", "temperature", { min: 0, max: 5, step: "any" }));
 }
 
