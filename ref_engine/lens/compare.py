@@ -13,7 +13,7 @@ from ref_engine.lens.causes import Cause, Scene, likely_cause
 from ref_engine.lens.dump import Dump
 from ref_engine.lens.measure import Distance, distance, nmse
 from ref_engine.lens.names import in_graph_order
-from ref_engine.lens.pair import Mismatch, Pair, pair, worst_token, worst_unit
+from ref_engine.lens.pair import Mismatch, Pair, pair, straightened, worst_token, worst_unit
 from ref_engine.lens.routing import Orders, same_order
 from ref_engine.lens.selection import EVERYTHING, Selection, layer_of
 from ref_engine.lens.tolerance import OURS_EXACT, QUIET, Tolerance, tolerance
@@ -70,6 +70,7 @@ def compare(
     if not names:
         shown = ", ".join([*list(a.tensors)[:3], "..."]), ", ".join([*list(b.tensors)[:3], "..."])
         raise RefEngineError(f"the two have no name in common: {shown[0]} against {shown[1]}")
+    b = straightened(a, b)
     limit = tolerance(a.facts, b.facts, given)
     rows, first, cause, loudest, orders = [], None, None, 0.0, Orders()
     for name in names:

@@ -164,5 +164,3 @@ def _watching(real: Callable[..., Any], layers: dict[int, int], seen: Arrays) ->
         return result
 
     return attention
-
-

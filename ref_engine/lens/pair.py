@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ref_engine.errors import RefEngineError
 from ref_engine.lens.dump import Dump, Facts, Tensor
-from ref_engine.lens.layout import arrangements, halves_as_pairs, pairs_as_halves, rows_of, with_keys
+from ref_engine.lens.layout import arrangements, halves_as_pairs, pairs_as_halves, rows_of, squeezed, with_keys
 from ref_engine.lens.measure import nmse, row_nmse
 from ref_engine.tracing import by_key, missing_key, token_axis
 
@@ -74,6 +74,21 @@ def pair(name: str, a: Dump, b: Dump) -> Pair:
     return _whole(name, first, second, a.facts, b.facts)
 
 
+def straightened(a: Dump, b: Dump) -> Dump:
+    """B with all its axes reversed, if every shape that can tell says that it counts them as ggml does."""
+    telling = [(a.tensors[n].shape, t.shape) for n, t in b.tensors.items() if n in a.tensors and t.printed is None]
+    telling = [(x, y) for x, y in telling if squeezed(x) != squeezed(y)]
+    if not telling or any(squeezed(x) != squeezed(y)[::-1] for x, y in telling):
+        return b
+
+    def straight(tensor: Tensor) -> Tensor:
+        load = tensor.load
+        return tensor if load is None else replace(tensor, shape=tensor.shape[::-1], load=lambda: load().T)
+
+    tensors = {name: straight(tensor) for name, tensor in b.tensors.items()}
+    return replace(b, source=f"{b.source}, axes reversed", tensors=tensors)
+
+
 def flipped(p: Pair) -> Pair:
     totals = None if p.totals is None else replace(p.totals, want=p.totals.got, got=p.totals.want)
     return replace(p, want=p.got, got=p.want, totals=totals)
@@ -99,7 +114,16 @@ def _whole(name: str, a: Tensor, b: Tensor, fa: Facts, fb: Facts) -> Pair:
         best = found if best is None or _error(found) < _error(best) else best
     if best is None:
         raise Mismatch(f"{name}: " + _NEVER.format(a.shape, b.shape))
-    return best
+    return _used(best)
+
+
+def _used(p: Pair) -> Pair:
+    """Without scores of keys that come after their token: they are computed or not, and never used."""
+    if not p.name.startswith("kq-") or p.want.ndim != 3:
+        return p
+    at = np.array(p.positions if p.positions is not None else range(p.want.shape[1]))
+    seen = np.arange(p.want.shape[-1]) <= at[:, None]
+    return replace(p, want=np.where(seen, p.want, 0), got=np.where(seen, p.got, 0))
 
 
 def _laid_out(name: str, got: Array, goal: tuple[int, ...], fa: Facts, fb: Facts) -> Iterator[tuple[Array, str]]:
@@ -175,7 +199,7 @@ def _printed(name: str, whole: Tensor, text: Tensor, fa: Facts, fb: Facts) -> Pa
 
 
 def _visible(p: Pair, kept: tuple[tuple[int, ...], ...]) -> Pair:
-    """Without scores of keys that come after their token, which are computed and never used."""
+    """As `_used`, of the corners that a text shows."""
     if not p.name.startswith("kq-"):
         return p
     later = np.array(kept[-1])[None, :] > np.array(kept[-2])[:, None]
@@ -217,12 +241,8 @@ def _error(p: Pair) -> float:
 
 
 def worst_token(p: Pair) -> float:
-    """NMSE of the worst token. Scores of keys that come after their token count nothing."""
+    """NMSE of the worst token."""
     want, got = np.moveaxis(p.want, p.axis, 0), np.moveaxis(p.got, p.axis, 0)
-    if p.name.startswith("kq-") and p.printed is None and want.ndim == 3:
-        at = np.array(p.positions if p.positions is not None else range(want.shape[0]))
-        seen = np.arange(want.shape[-1]) <= at[:, None, None]
-        want, got = np.where(seen, want, 0), np.where(seen, got, 0)
     return float(row_nmse(got, want).max(initial=0))
 
 

@@ -64,11 +64,11 @@ def factor_for_each(s: Scene) -> Cause | None:
     """A factor for each unit (a norm's weight), for each head, or for each token (a normalisation)."""
     t = s.want.shape[0]
     want, got = s.want.reshape(t, -1), s.got.reshape(t, -1)
-    if t >= _ROWS and s.explains((want * _ratios(want, got, 0)).reshape(s.got.shape)):
-        return Cause("unit scale", "B is A with a factor for each unit: a norm's weight that is missing or another one")
     heads = s.want.ndim == 3 and s.pair.axis == 0 and s.want.shape[1] > 1 and t * s.want.shape[2] >= 8
     if heads and s.explains(s.want * _ratios(s.want, s.got, (0, 2))):
         return Cause("head scale", "B is A with a factor for each head")
+    if t >= _ROWS and s.explains((want * _ratios(want, got, 0)).reshape(s.got.shape)):
+        return Cause("unit scale", "B is A with a factor for each unit: a norm's weight that is missing or another one")
     if t > 1 and want.shape[1] >= 8 and s.explains((want * _ratios(want, got, 1)).reshape(s.got.shape)):
         return Cause(
             "token scale", "B is A with a factor for each token: a normalisation that is missing or another one"
