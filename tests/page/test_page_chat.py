@@ -111,10 +111,16 @@ def test_errors_are_said_plainly(tab: Open, small: Served) -> None:
     )
     one.say("a")
     expect(page.locator(".note.bad").last).to_have_text("the server's answer was cut")
+    page.unroute("**/api/chat")
+    answer_with(one, {"message": {"content": "no end"}, "done": False})
+    one.say("a")
+    expect(page.locator(".note.bad").last).to_have_text("the answer was cut")
     page.locator(".settings summary").click()
     page.fill("#temperature", "-1")
+    messages = page.locator(".message").count()
     one.say("a")
     expect(page.locator("#trouble")).to_contain_text("Temperature")
+    assert page.input_value("#prompt") == "a" and page.locator(".message").count() == messages
 
 
 def test_copy(tab: Open, small: Served) -> None:

@@ -68,6 +68,7 @@ def table(place: Locator | Page) -> list[list[str]]:
     """The rows of the table behind the fold of a picture."""
     fold = place.locator("details.as-table").first
     fold.locator("summary").click()
+    fold.locator("tbody tr").first.wait_for()
     rows: list[list[str]] = fold.locator("tbody tr").evaluate_all(
         "rows => rows.map(r => [...r.cells].map(c => c.textContent))"
     )

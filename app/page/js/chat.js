@@ -1,6 +1,6 @@
 // The conversation: what was said, the request that is under way, and its end.
 
-import { lines } from "./api.js";
+import { ApiError, lines } from "./api.js";
 import { announce, byId } from "./dom.js";
 import { quoted } from "./draw/text.js";
 import { copy, messageView } from "./message.js";
@@ -10,7 +10,7 @@ const NEAR_END = 40; // pixels: who has scrolled up further is reading, and is l
 
 /** `look(subject)` puts a message under the microscope. Gives {stop}: whether there was something to stop. */
 export function mountChat(look) {
-  const said = []; // {role, content, thinking, model, view}
+  const said = []; // {role, content, thinking, model, drawing, view}
   let running = null; // the AbortController of the answer that comes
 
   const log = byId("log");
@@ -24,7 +24,7 @@ export function mountChat(look) {
   }
 
   function add(role, content, model) {
-    const message = { role, content, thinking: "", model };
+    const message = { role, content, thinking: "", model, drawing: null };
     const actions = [
       ["Look inside", () => look(subject(message))],
       ["Copy", (button) => copy(message.content, button)],
@@ -34,7 +34,7 @@ export function mountChat(look) {
     message.view.finish({});
     said.push(message);
     log.append(message.view.element);
-    scroll(true);
+    log.scrollTop = log.scrollHeight;
     return message;
   }
 
@@ -55,18 +55,7 @@ export function mountChat(look) {
     return system ? [{ role: "system", content: system }, ...plain] : plain;
   }
 
-  function scroll(always) {
-    const far = log.scrollHeight - log.scrollTop - log.clientHeight;
-    if (always || far < NEAR_END) log.scrollTop = log.scrollHeight;
-  }
-
-  async function answer() {
-    let options;
-    try {
-      options = settings.options();
-    } catch (error) {
-      return problem(error);
-    }
+  async function answer(options) {
     const messages = history(said.length - 1);
     const reply = add("assistant", "", settings.model());
     const control = (running = new AbortController());
@@ -75,11 +64,13 @@ export function mountChat(look) {
     announce("The model is answering.");
     try {
       const request = { model: reply.model, messages, options, stream: true };
-      for await (const line of lines("/api/chat", request, control.signal)) receive(reply, line);
+      let done = false;
+      for await (const line of lines("/api/chat", request, control.signal)) done = receive(reply, line);
+      if (!done) throw new ApiError("the answer was cut", 0);
       announce("The answer is complete.");
     } catch (error) {
       const stopped = error.name === "AbortError";
-      reply.view.finish({ said: stopped ? "Stopped." : error.message, bad: !stopped });
+      end(reply, { said: stopped ? "Stopped." : error.message, bad: !stopped });
       announce(stopped ? "Stopped." : `Error: ${error.message}`);
     } finally {
       if (running === control) running = null;
@@ -89,13 +80,24 @@ export function mountChat(look) {
 
   function receive(reply, line) {
     const { content = "", thinking = "" } = line.message ?? {};
-    const far = log.scrollHeight - log.scrollTop - log.clientHeight;
     reply.content += content;
     reply.thinking += thinking;
-    if (content) reply.view.addText(content);
-    if (thinking) reply.view.addThinking(thinking);
-    if (far < NEAR_END) scroll(true);
-    if (line.done) reply.view.finish({ said: figures(line) });
+    if (line.done) end(reply, { said: figures(line) });
+    else reply.drawing ??= requestAnimationFrame(() => draw(reply)); // once a frame, however fast the model is
+    return line.done;
+  }
+
+  function draw(reply) {
+    const reading = log.scrollHeight - log.scrollTop - log.clientHeight > NEAR_END;
+    cancelAnimationFrame(reply.drawing);
+    reply.drawing = null;
+    reply.view.show(reply);
+    if (!reading) log.scrollTop = log.scrollHeight;
+  }
+
+  function end(reply, how) {
+    reply.view.finish(how);
+    draw(reply);
   }
 
   function figures({ eval_count: tokens, eval_duration: nanoseconds, done_reason: reason }) {
@@ -103,9 +105,16 @@ export function mountChat(look) {
     return `${tokens} tokens${tokens > 1 ? speed : ""}${reason === "length" ? " · cut at the limit" : ""}`;
   }
 
-  function problem(error) {
-    byId("trouble").textContent = error.message;
-    byId("trouble").hidden = false;
+  /** The numbers as they are set; null, and said why, where one cannot be used. */
+  function wished() {
+    byId("trouble").hidden = true;
+    try {
+      return settings.options();
+    } catch (error) {
+      byId("trouble").textContent = error.message;
+      byId("trouble").hidden = false;
+      return null;
+    }
   }
 
   function drop(from) {
@@ -114,19 +123,22 @@ export function mountChat(look) {
   }
 
   function retry(message) {
-    if (running) return;
+    const options = wished();
+    if (!options) return;
+    stop();
     drop(said.indexOf(message));
     prompt.focus(); // the button that was pressed is gone
-    answer();
+    answer(options);
   }
 
   function send() {
     const text = prompt.value.trim();
     if (!text || running || byId("send").disabled) return;
-    byId("trouble").hidden = true;
+    const options = wished();
+    if (!options) return;
     prompt.value = "";
     add("user", text, settings.model());
-    answer();
+    answer(options);
   }
 
   function stop() {

@@ -2,10 +2,10 @@
 
 import { h } from "./dom.js";
 
-/** Gives {element, addText, addThinking, finish}. `who`: "You", or the model; `actions`: [label, handler] of its buttons. */
+/** Gives {element, show, finish}. `who`: "You", or the model; `actions`: [label, handler] of its buttons. */
 export function messageView(role, who, text, actions) {
   const body = h("div", { class: "text said" }, document.createTextNode(text));
-  const thinking = h("div", { class: "text" });
+  const thinking = h("div", { class: "text" }, document.createTextNode(""));
   const folded = h("details", { class: "thinking", hidden: true }, h("summary", { text: "Thinking" }), thinking);
   const note = h("p", { class: "note", hidden: true });
   const buttons = h("div", { class: "actions" });
@@ -16,10 +16,11 @@ export function messageView(role, who, text, actions) {
     h("p", { class: "who", text: who }), folded, body, note, buttons);
   return {
     element,
-    addText: (more) => body.firstChild.appendData(more),
-    addThinking(more) {
-      folded.hidden = false;
-      thinking.append(more);
+    /** What has been said by now: what was shown before, and more. */
+    show({ content, thinking: thoughts }) {
+      grow(body.firstChild, content);
+      grow(thinking.firstChild, thoughts);
+      folded.hidden = !thoughts;
     },
     /** `busy`: more is coming. `said`: a line under the message; `bad`: it is an error. */
     finish({ busy = false, said = "", bad = false }) {
@@ -32,6 +33,8 @@ export function messageView(role, who, text, actions) {
     },
   };
 }
+
+const grow = (node, text) => text.length > node.length && node.appendData(text.slice(node.length));
 
 /** Copies text, also where the page came over plain http and the clipboard is not offered. */
 export async function copy(text, button) {
