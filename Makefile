@@ -95,6 +95,7 @@ golden: assets
 	$(MAKE_GOLDEN)/architectures.py variants
 	$(MAKE_GOLDEN)/experts.py
 	$(MAKE_GOLDEN)/transformers_models.py
+	$(MAKE_GOLDEN)/lens.py
 	$(MAKE_GOLDEN)/rope.py
 	$(MAKE_GOLDEN)/real_models.py --model smollm2=$(SMOLLM2) --f32 smollm2=$(CACHE)/smollm2-f32.gguf \
 		--model gemma3=$(GEMMA3) --f32 gemma3=$(CACHE)/gemma3-f32.gguf

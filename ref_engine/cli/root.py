@@ -1,7 +1,7 @@
 """The group of commands, and what each kind of error means for the exit status.
 
 0  done
-1  the reader of a pipe went away, or a defect of this program
+1  two computations part (compare), the reader of a pipe went away, or a defect of this program
 2  bad input: an unknown option, a file that is not a model, a name that is not known; one line says what
 130  interrupted by Ctrl-C
 """
@@ -33,8 +33,8 @@ from ref_engine.cli.serve import serve
 from ref_engine.cli.show import show
 from ref_engine.cli.stop import stop
 from ref_engine.cli.tokenize import tokenize
-from ref_engine.cli.verify import verify
 from ref_engine.cli.trace import trace
+from ref_engine.cli.verify import verify
 from ref_engine.errors import RefEngineError
 from ref_engine.version import __version__
 
