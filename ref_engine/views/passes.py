@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ref_engine.blocks.expert_load import ExpertLoad
+from ref_engine.cache import Cache
 from ref_engine.errors import RefEngineError
 from ref_engine.model import Model
 from ref_engine.ops import Ops
@@ -80,8 +81,7 @@ def passes(
     this model's, ContextFull where there are too many; before anything is computed.
     """
     known = model.checked_ids(ids).tolist()
-    cache = model.new_cache()
-    cache.room_for(len(known))
+    cache = cache_for(model, len(known))
     most = most if model.spec.causal else len(known)
     for start in range(0, len(known), most):
         part = known[start : start + most]
@@ -92,6 +92,13 @@ def passes(
             else:
                 model.step([(part, cache)])
         yield Piece(start, start + len(part), recorder.values, scores)
+
+
+def cache_for(model: Model, n: int) -> Cache:
+    """An empty cache for a text of n tokens. Raises ContextFull where none has room for it."""
+    cache = model.new_cache(model.n_ctx if n <= model.n_ctx else model.spec.n_ctx_most)
+    cache.room_for(n)
+    return cache
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from ref_engine.errors import RefEngineError
 from ref_engine.model import Model
 from ref_engine.ops import Ops
 from ref_engine.reference.moe import Experts
-from ref_engine.views.passes import PIECE, Steps, finished, unnoticed, with_ops
+from ref_engine.views.passes import PIECE, Steps, cache_for, finished, unnoticed, with_ops
 from ref_engine.weights import Weight
 
 Phase = Literal["prompt", "token"]
@@ -83,12 +83,11 @@ def times_steps(model: Model, ids: Sequence[int], phase: Phase = "prompt", repea
     if phase == "token" and not model.spec.causal:
         raise RefEngineError("this model sees the whole text at once: it has no token after a prompt")
     before, measured = (known[:-1], known[-1:]) if phase == "token" else ([], known)
-    cache = model.new_cache()
-    cache.room_for(len(known))
+    cache = cache_for(model, len(known))
     best: tuple[float, _Clock] | None = None
     for _ in range(repeat):
         if cache.n_done != len(before):  # at first, and where recurrent states cannot go back
-            cache = model.new_cache()
+            cache = cache_for(model, len(known))
             yield from _read(model, before, cache)
         clock, seconds = _Clock(), 0.0
         for part in _pieces(measured, model.spec.causal):
