@@ -16,6 +16,11 @@ import requests
 
 from ref_engine.errors import RefEngineError
 
+
+class Refused(RefEngineError):
+    """A status that says that the request is at fault."""
+
+
 Dialect = Literal["ollama", "openai"]
 _LARGEST = 8 << 20  # bytes of an answer
 _TOP = 5
@@ -57,7 +62,11 @@ class Server:
             body |= {"logprobs": True, "top_logprobs": _TOP}
             return _ollama_reply(self._post("/api/generate", body))
         body = {"prompt": prompt, "max_tokens": n, "temperature": 0, "seed": 1, "logprobs": _TOP}
-        return _openai_reply(self._post("/v1/completions", body))
+        try:  # llama-cpp-python's default penalises repetition at temperature 0, too
+            found = self._post("/v1/completions", {**body, "repeat_penalty": 1.0})
+        except Refused:  # OpenAI has no such field
+            found = self._post("/v1/completions", body)
+        return _openai_reply(found)
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         return fetch("POST", self.url + path, self.timeout, {"model": self.model, **body})
@@ -99,7 +108,8 @@ def fetch(method: str, url: str, timeout: float, body: dict[str, Any] | None = N
         raise RefEngineError(f"{url} cannot be reached: {_reason(error)}") from None
     text = data.decode("utf-8", "replace")
     if answer.status_code != 200:
-        raise RefEngineError(f"{url} answered {answer.status_code}: {' '.join(text.split())[:200]}")
+        kind = Refused if answer.status_code in (400, 422) else RefEngineError
+        raise kind(f"{url} answered {answer.status_code}: {' '.join(text.split())[:200]}")
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
