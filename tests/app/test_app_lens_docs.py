@@ -44,7 +44,7 @@ def test_examples(serve: Callable[..., Running], store: Store, smollm2: Path) ->
     store.add_file("smollm2", smollm2)
     server = serve(n_ctx=512)
     found = doctest.DocTestParser().get_doctest(PAGE, {"server": server.url}, "lens.md", "lens.md", 0)
-    assert len(found.examples) == 10
+    assert len(found.examples) == 12
     assert doctest.DocTestRunner().run(found).failed == 0
     assert NAMED in PAGE  # what the curl command sends; it says no content type, so nor do we
     answer = requests.post(f"{server.url}/api/lens/tokens", data=NAMED.encode(), timeout=60)
