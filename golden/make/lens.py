@@ -2,8 +2,8 @@
 
     python golden/make/lens.py [--out golden/lens]
 
-NAME-eval-callback.txt            what llama-eval-callback prints of a zoo model: nodes of llama.cpp, written here in the
-                                  format of common/debug.cpp, since the Python package has the library without the tool
+NAME-eval-callback.txt            what llama-eval-callback prints of a zoo model: nodes of llama.cpp, written here in
+                                  the format of common/debug.cpp, since the Python package has the library alone
 llamacpp-NAME.bin, -tokens.bin,   what llama-debug --save-logits writes (examples/debug/debug.cpp), likewise
     .txt, -prompt.txt
 transformers-llama-untied.safetensors    ref_engine.lens.hooks on the transformers model of golden/hf
@@ -119,9 +119,7 @@ def save_logits(out: Path, name: str, logits: Any, ids: list[int]) -> None:
     logits.astype("<f4").tofile(f"{base}.bin")
     np.array(ids, "<i4").tofile(f"{base}-tokens.bin")
     Path(f"{base}.txt").write_text("".join(f"{i}: {v:g}\n" for i, v in enumerate(logits)))
-    Path(f"{base}-prompt.txt").write_text(
-        f"prompt: \nn_tokens: {len(ids)}\ntoken ids: {', '.join(map(str, ids))}\n"
-    )
+    Path(f"{base}-prompt.txt").write_text(f"prompt: \nn_tokens: {len(ids)}\ntoken ids: {', '.join(map(str, ids))}\n")
 
 
 def transformers_dump(out: Path) -> None:

@@ -89,7 +89,8 @@ def _details(row: Row) -> Iterator[str]:
     if d is None:
         yield row.note
         return
-    yield f"NMSE {d.nmse:.3e}, worst token {row.error:.3e}, max abs {d.max_abs:.3e}, max ULP {d.max_ulp:.3g}"
+    yield f"NMSE {d.nmse:.3e}, worst token {row.error:.3e} (limit {row.limit:.0e})"
+    yield f"max abs {d.max_abs:.3e}, max ULP {d.max_ulp:.3g}, median ULP {d.median_ulp:.3g}"
     yield f"worst at {row.where or 'index 0'}: A {d.want:.9g}, B {d.got:.9g}"
     if d.clashes:
         yield f"{d.clashes} values are not finite on one side"
