@@ -69,6 +69,25 @@ _NOTES = {
 - llama.cpp's `llama-perplexity` differs: it scores the second half of each window (here `--skip` of half of `--ctx`)
   and puts BOS in the place of a window's first token.
 """,
+    "kl": """\
+- MODEL is what is judged, `--against` what counts as right: P and Q of KL(P || Q) are the base's and MODEL's
+  distributions over the next token. Both may be `MODEL@BACKEND:MODE`; `--backend` and `--activations` fill in what a
+  name leaves open, `--against-backend` and `--against-activations` for `--against` first.
+- Windows are those of `perplexity`; with `--halves` those of `llama-perplexity`: whole windows only, BOS in place of
+  the first token, the tokens after the middle scored.
+- `--base FILE` reads what `llama-perplexity --kl-divergence-base FILE` wrote, its text included; `--save-logits`
+  writes such a file. It holds 16 bits for each logit, so a divergence from it is never quite zero.
+- Log-softmax in float64; an error is a standard error, as llama.cpp has it. Vocabularies must be
+  the same, token by token.
+""",
+    "verify": """\
+- Ids stay: PACK/WHAT/OPERATION, such as `quant/Q6_K/dequantize`. `*` in `--only` crosses slashes.
+- Exit status 0: all passed or were skipped; 1: a case failed; 2: bad input, also golden data that is not what its
+  manifest says.
+- Skipped is what cannot be judged here (a model that is not in the cache, a server without logprobs); the reason
+  is shown.
+- [verify.md](verify.md) tells how to hold another engine against this one.
+""",
     "plan": """\
 - `active` is what one token reads: all weights but the experts that are not chosen, the rows of other tokens in an
   embedding matrix that is only looked up, and layers that predict further ahead.
