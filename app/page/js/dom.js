@@ -18,8 +18,10 @@ function filled(element, props, children) {
     if (value === null || value === undefined || value === false) continue;
     if (name === "class") element.setAttribute("class", value);
     else if (name === "text") element.textContent = value;
-    else if (name === "on") for (const [event, handler] of Object.entries(value)) element.addEventListener(event, handler);
-    else if (name === "style") for (const [property, of] of Object.entries(value)) element.style.setProperty(property, of);
+    else if (name === "on")
+      for (const [event, handler] of Object.entries(value)) element.addEventListener(event, handler);
+    else if (name === "style")
+      for (const [property, of] of Object.entries(value)) element.style.setProperty(property, of);
     else if (name === "data") Object.assign(element.dataset, value);
     else element.setAttribute(name, value === true ? "" : String(value));
   }
@@ -41,7 +43,14 @@ export function roving(container, cells, across = () => 1) {
     const all = cells();
     const at = all.indexOf(event.target);
     if (at < 0 || event.ctrlKey || event.altKey || event.metaKey) return;
-    const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -across(), ArrowDown: across(), Home: -at, End: all.length - 1 - at };
+    const step = {
+      ArrowLeft: -1,
+      ArrowRight: 1,
+      ArrowUp: -across(),
+      ArrowDown: across(),
+      Home: -at,
+      End: all.length - 1 - at,
+    };
     const next = all[at + step[event.key]];
     if (!(event.key in step) || !next) return;
     event.preventDefault();

@@ -10,10 +10,19 @@ export function messageView(role, who, text, actions) {
   const note = h("p", { class: "note", hidden: true });
   const buttons = h("div", { class: "actions" });
   for (const [label, handler] of actions) {
-    buttons.append(h("button", { type: "button", class: "quiet", text: label, on: { click: (event) => handler(event.target) } }));
+    buttons.append(
+      h("button", { type: "button", class: "quiet", text: label, on: { click: (event) => handler(event.target) } }),
+    );
   }
-  const element = h("article", { class: `message ${role}`, "aria-label": who },
-    h("p", { class: "who", text: who }), folded, body, note, buttons);
+  const element = h(
+    "article",
+    { class: `message ${role}`, "aria-label": who },
+    h("p", { class: "who", text: who }),
+    folded,
+    body,
+    note,
+    buttons,
+  );
   return {
     element,
     /** What has been said by now: what was shown before, and more. */
@@ -41,7 +50,10 @@ export async function copy(text, button) {
   const label = button.textContent;
   let done = true;
   if (navigator.clipboard) {
-    done = await navigator.clipboard.writeText(text).then(() => true, () => false);
+    done = await navigator.clipboard.writeText(text).then(
+      () => true,
+      () => false,
+    );
   } else {
     const area = h("textarea", { class: "hidden" });
     area.value = text;

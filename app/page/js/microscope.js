@@ -1,5 +1,5 @@
-// What lies under the microscope, and the views of it. A view is asked to `show` itself on a panel and gets what it needs
-// as `tools`; its requests are kept for as long as the text stays, and end when another view is opened.
+// What lies under the microscope, and the views of it. A view is asked to `show` itself on a panel and gets what it
+// needs as `tools`; its requests are kept for as long as the text stays, and end when another view is opened.
 
 import { post } from "./api.js";
 import { continuation } from "./continuation.js";
@@ -28,8 +28,16 @@ export function mountMicroscope() {
   let work = new AbortController();
   let coming = null; // a continuation that is being generated
 
-  const tabs = VIEWS.map(({ id, label }) => h("button", { type: "button", role: "tab", id: `tab-${id}`, "aria-controls": "view",
-    text: label, on: { click: () => open(VIEWS.find((other) => other.id === id)) } }));
+  const tabs = VIEWS.map(({ id, label }) =>
+    h("button", {
+      type: "button",
+      role: "tab",
+      id: `tab-${id}`,
+      "aria-controls": "view",
+      text: label,
+      on: { click: () => open(VIEWS.find((other) => other.id === id)) },
+    }),
+  );
   byId("tabs").append(...tabs);
   roving(byId("tabs"), () => tabs);
 
@@ -54,8 +62,17 @@ export function mountMicroscope() {
 
   function showTrail() {
     byId("trail").hidden = trail.length < 2;
-    byId("trail").replaceChildren(...trail.map((each, i) => h("button", { type: "button", class: "quiet",
-      "aria-current": each === subject ? "true" : null, text: i ? each.step : "Original", on: { click: () => go(each) } })));
+    byId("trail").replaceChildren(
+      ...trail.map((each, i) =>
+        h("button", {
+          type: "button",
+          class: "quiet",
+          "aria-current": each === subject ? "true" : null,
+          text: i ? each.step : "Original",
+          on: { click: () => go(each) },
+        }),
+      ),
+    );
   }
 
   async function open(wanted) {
@@ -127,7 +144,10 @@ export function mountMicroscope() {
       async post(name, extra = {}, { fresh = false } = {}) {
         const key = JSON.stringify([name, extra]);
         if (fresh || !looked.cache.has(key)) {
-          looked.cache.set(key, await post(`/api/lens/${name}`, { model: looked.model, tokens: looked.ids, ...extra }, signal));
+          looked.cache.set(
+            key,
+            await post(`/api/lens/${name}`, { model: looked.model, tokens: looked.ids, ...extra }, signal),
+          );
         }
         return looked.cache.get(key);
       },
@@ -139,8 +159,16 @@ export function mountMicroscope() {
     coming?.abort();
     const { model, shape, ids, title } = looked;
     const kept = [...looked.answer.tokens.slice(0, position), { ...candidate, top: [] }];
-    const branch = { model, shape, title, tokens: [...ids.slice(0, position), candidate.id], state: {}, cache: new Map(),
-      step: `${position}: ${short(candidate)}`, answer: { tokens: kept, next: null } };
+    const branch = {
+      model,
+      shape,
+      title,
+      tokens: [...ids.slice(0, position), candidate.id],
+      state: {},
+      cache: new Map(),
+      step: `${position}: ${short(candidate)}`,
+      answer: { tokens: kept, next: null },
+    };
     trail = [...trail.slice(0, trail.indexOf(looked) + 1), branch];
     view = tokens;
     const running = (coming = continuation(branch));

@@ -47,7 +47,8 @@ export function options() {
   const given = {};
   for (const name of NUMBERS) {
     const field = byId(name);
-    if (!field.validity.valid) throw new RangeError(`${field.labels[0].firstChild.data.trim()}: ${field.validationMessage}`);
+    if (!field.validity.valid)
+      throw new RangeError(`${field.labels[0].firstChild.data.trim()}: ${field.validationMessage}`);
     if (field.value !== "") given[name] = Number(field.value);
   }
   return given;

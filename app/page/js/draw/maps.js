@@ -4,7 +4,9 @@ import { h, s } from "../dom.js";
 import { css, sequential } from "./colour.js";
 import { short } from "./text.js";
 
-const CELL_MIN = 7, CELL_MAX = 22, SIDE = 560; // pixels of the large map
+const CELL_MIN = 7,
+  CELL_MAX = 22,
+  SIDE = 560; // pixels of the large map
 const LABEL = 92; // pixels for the tokens' texts
 const LABELS_FROM = 9; // pixels of a cell below which texts would lie on each other
 
@@ -18,28 +20,53 @@ export const seen = (map, q, k, i, j) => k[j] <= q[i] || map[i][j] > 0;
 export function smallMap(map, q, k, side) {
   const sharp = Math.ceil(devicePixelRatio);
   const cell = Math.max(1, Math.round((side * sharp) / Math.max(q.length, k.length)));
-  const canvas = h("canvas", { width: k.length * cell, height: q.length * cell, "aria-hidden": "true",
-    data: { cell: String(cell) }, style: { width: `${side}px`, height: `${(side * q.length) / k.length}px` } });
+  const canvas = h("canvas", {
+    width: k.length * cell,
+    height: q.length * cell,
+    "aria-hidden": "true",
+    data: { cell: String(cell) },
+    style: { width: `${side}px`, height: `${(side * q.length) / k.length}px` },
+  });
   const pen = canvas.getContext("2d");
-  map.forEach((row, i) => row.forEach((weight, j) => {
-    if (!seen(map, q, k, i, j)) return;
-    pen.fillStyle = css(sequential(shade(weight)));
-    pen.fillRect(j * cell, i * cell, cell, cell);
-  }));
+  map.forEach((row, i) =>
+    row.forEach((weight, j) => {
+      if (!seen(map, q, k, i, j)) return;
+      pen.fillStyle = css(sequential(shade(weight)));
+      pen.fillRect(j * cell, i * cell, cell, cell);
+    }),
+  );
   return canvas;
 }
 
 /** A map whose cells are pointed at. `chosen(i, j, event)`: the cell under the pointer or the arrow keys, or (null). */
 export function largeMap(map, q, k, tokens, label, chosen) {
   const cell = Math.min(CELL_MAX, Math.max(CELL_MIN, Math.floor(SIDE / k.length)));
-  const width = LABEL + k.length * cell + 8, height = LABEL + q.length * cell + 8;
-  const cells = map.flatMap((row, i) => row.map((weight, j) => (seen(map, q, k, i, j) ? s("rect", { class: "cell",
-    x: LABEL + j * cell, y: LABEL + i * cell, width: cell - 0.5, height: cell - 0.5, fill: css(sequential(shade(weight))),
-    data: { i: String(i), j: String(j) } }) : null)));
+  const width = LABEL + k.length * cell + 8,
+    height = LABEL + q.length * cell + 8;
+  const cells = map.flatMap((row, i) =>
+    row.map((weight, j) =>
+      seen(map, q, k, i, j)
+        ? s("rect", {
+            class: "cell",
+            x: LABEL + j * cell,
+            y: LABEL + i * cell,
+            width: cell - 0.5,
+            height: cell - 0.5,
+            fill: css(sequential(shade(weight))),
+            data: { i: String(i), j: String(j) },
+          })
+        : null,
+    ),
+  );
   const cursor = s("rect", { class: "cursor", width: cell, height: cell, visibility: "hidden" });
-  const svg = s("svg", { class: "map", width, height, viewBox: `0 0 ${width} ${height}`, role: "img", tabindex: 0, "aria-label": label },
+  const svg = s(
+    "svg",
+    { class: "map", width, height, viewBox: `0 0 ${width} ${height}`, role: "img", tabindex: 0, "aria-label": label },
     s("text", { class: "axis", x: LABEL - 6, y: LABEL - 8, "text-anchor": "end", text: "query ↓  key →" }),
-    texts(q, k, tokens, cell), cells, cursor);
+    texts(q, k, tokens, cell),
+    cells,
+    cursor,
+  );
   const point = (i, j, event) => {
     cursor.setAttribute("visibility", i === null ? "hidden" : "visible");
     if (i !== null) {
@@ -55,17 +82,27 @@ export function largeMap(map, q, k, tokens, label, chosen) {
 function texts(q, k, tokens, cell) {
   const every = Math.max(1, Math.ceil(LABELS_FROM / cell));
   const size = Math.min(12, Math.max(8, cell - 1));
-  const text = (position, transform, anchor) => s("text", { class: "token-label", "font-size": size, transform, "text-anchor": anchor, text: short(tokens[position], 11) });
+  const text = (position, transform, anchor) =>
+    s("text", {
+      class: "token-label",
+      "font-size": size,
+      transform,
+      "text-anchor": anchor,
+      text: short(tokens[position], 11),
+    });
   const middle = (n) => LABEL + n * cell + cell / 2 + size / 3;
   return [
     q.map((position, i) => (i % every ? null : text(position, `translate(${LABEL - 6} ${middle(i)})`, "end"))),
-    k.map((position, j) => (j % every ? null : text(position, `translate(${middle(j)} ${LABEL - 6}) rotate(-90)`, "start"))),
+    k.map((position, j) =>
+      j % every ? null : text(position, `translate(${middle(j)} ${LABEL - 6}) rotate(-90)`, "start"),
+    ),
   ].flat();
 }
 
 function listen(svg, map, q, k, point) {
   let at = [q.length - 1, 0];
-  const of = (event) => (event.target.dataset?.i === undefined ? null : [Number(event.target.dataset.i), Number(event.target.dataset.j)]);
+  const of = (event) =>
+    event.target.dataset?.i === undefined ? null : [Number(event.target.dataset.i), Number(event.target.dataset.j)];
   svg.addEventListener("pointermove", (event) => {
     const cell = of(event);
     if (cell) at = cell;

@@ -20,30 +20,65 @@ async function show(panel, { post, shape, state, redraw, answer }) {
   const chosen = (state.attention ??= { layer: layersWith[0], head: null });
   const { layer, head } = chosen;
   const data = await post("attention", { layer, ...(head === null ? {} : { head }) });
-  const picker = (label, values, value, set) => h("label", { class: "inline" }, h("span", { text: label }),
-    select(label, values, value, (picked) => {
-      set(picked);
-      redraw();
-    }));
+  const picker = (label, values, value, set) =>
+    h(
+      "label",
+      { class: "inline" },
+      h("span", { text: label }),
+      select(label, values, value, (picked) => {
+        set(picked);
+        redraw();
+      }),
+    );
   const heads = Array.from({ length: data.n_heads }, (_, i) => [String(i), `head ${i}`]);
   panel.append(
-    h("div", { class: "bar-row" },
-      picker("Layer", layersWith.map((l) => [String(l), String(l)]), String(layer), (value) => {
-        chosen.layer = Number(value);
-        if (chosen.head !== null && chosen.head >= (shape.n_heads[chosen.layer] ?? Infinity)) chosen.head = null;
-      }),
-      picker("Head", [["all", "all"], ...heads], head === null ? "all" : String(head), (value) => (chosen.head = value === "all" ? null : Number(value))),
-      legend("weight", [0, 0.1, 0.5, 1].map((weight) => [shade(weight), String(weight)]))),
-    data.downsampled ? h("p", { class: "hint", text: `Too long to draw each token: a cell shows the ${data.how} of several.` }) : "",
-    data.sinks ? h("p", { class: "hint", text: "Part of every row goes to a sink, which is no token: the weights add up to less than 1." }) : "",
-    head === null ? allHeads(data, answer.tokens, (picked) => {
-      chosen.head = picked;
-      redraw();
-    }) : oneHead(data, answer.tokens));
+    h(
+      "div",
+      { class: "bar-row" },
+      picker(
+        "Layer",
+        layersWith.map((l) => [String(l), String(l)]),
+        String(layer),
+        (value) => {
+          chosen.layer = Number(value);
+          if (chosen.head !== null && chosen.head >= (shape.n_heads[chosen.layer] ?? Infinity)) chosen.head = null;
+        },
+      ),
+      picker(
+        "Head",
+        [["all", "all"], ...heads],
+        head === null ? "all" : String(head),
+        (value) => (chosen.head = value === "all" ? null : Number(value)),
+      ),
+      legend(
+        "weight",
+        [0, 0.1, 0.5, 1].map((weight) => [shade(weight), String(weight)]),
+      ),
+    ),
+    data.downsampled
+      ? h("p", { class: "hint", text: `Too long to draw each token: a cell shows the ${data.how} of several.` })
+      : "",
+    data.sinks
+      ? h("p", {
+          class: "hint",
+          text: "Part of every row goes to a sink, which is no token: the weights add up to less than 1.",
+        })
+      : "",
+    head === null
+      ? allHeads(data, answer.tokens, (picked) => {
+          chosen.head = picked;
+          redraw();
+        })
+      : oneHead(data, answer.tokens),
+  );
 }
 
 function select(key, values, value, picked) {
-  const element = h("select", { data: { key }, on: { change: ({ target }) => picked(target.value) } }, values.map(([each, text]) => h("option", { value: each, text })));
+  const element = h(
+    "select",
+    { data: { key }, on: { change: ({ target }) => picked(target.value) } },
+    values.map(([each, text]) => h("option", { value: each, text })),
+  );
   element.value = value;
   return element;
 }
@@ -65,10 +100,23 @@ function allHeads(data, tokens, pick) {
       else showTip(event, `head ${head}`, ...words(data, tokens, i, j, weight));
     });
     canvas.addEventListener("pointerleave", hideTip);
-    return h("button", { type: "button", class: "head", data: { head: String(head) }, "aria-label": `Head ${head}: show it alone`, on: { click: () => {
-      hideTip();
-      pick(head);
-    } } }, canvas, h("span", { text: String(head) }));
+    return h(
+      "button",
+      {
+        type: "button",
+        class: "head",
+        data: { head: String(head) },
+        "aria-label": `Head ${head}: show it alone`,
+        on: {
+          click: () => {
+            hideTip();
+            pick(head);
+          },
+        },
+      },
+      canvas,
+      h("span", { text: String(head) }),
+    );
   };
   const strongest = (map) => {
     const last = map.at(-1);
@@ -76,10 +124,22 @@ function allHeads(data, tokens, pick) {
     return [written(tokens[data.k[j]]), String(data.k[j]), figure(last[j])];
   };
   const caption = `Layer ${data.layer}: where the last query of each head looks most`;
-  return h("div", {},
+  return h(
+    "div",
+    {},
     h("div", { class: "heads", role: "group", "aria-label": `Heads of layer ${data.layer}` }, data.maps.map(button)),
-    h("p", { class: "hint", text: "Rows are queries, from top to bottom; columns are the keys they look at. Click a head to see it alone." }),
-    foldedTable("As a table", () => table(caption, ["head", "key", "position", "weight"], data.maps.map((map, head) => [String(head), ...strongest(map)]))));
+    h("p", {
+      class: "hint",
+      text: "Rows are queries, from top to bottom; columns are the keys they look at. Click a head to see it alone.",
+    }),
+    foldedTable("As a table", () =>
+      table(
+        caption,
+        ["head", "key", "position", "weight"],
+        data.maps.map((map, head) => [String(head), ...strongest(map)]),
+      ),
+    ),
+  );
 }
 
 function oneHead(data, tokens) {
@@ -93,7 +153,14 @@ function oneHead(data, tokens) {
     if (event) showTip(event, ...lines);
   });
   const heading = (position) => `${position} ${written(tokens[position])}`;
-  const all = () => table("Weights: a query in each row, a key in each column", ["query", ...data.k.map(heading)],
-    data.q.map((position, i) => [heading(position), ...map[i].map((weight, j) => (data.k[j] <= position || weight > 0 ? figure(weight) : ""))]));
+  const all = () =>
+    table(
+      "Weights: a query in each row, a key in each column",
+      ["query", ...data.k.map(heading)],
+      data.q.map((position, i) => [
+        heading(position),
+        ...map[i].map((weight, j) => (data.k[j] <= position || weight > 0 ? figure(weight) : "")),
+      ]),
+    );
   return h("div", {}, h("div", { class: "scroll map-scroll" }, svg), readout, foldedTable("As a table", all));
 }

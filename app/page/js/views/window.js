@@ -11,10 +11,14 @@ export function tokenWindow(state, total, size, redraw) {
     state.window = Math.min(Math.max(0, start + by), total - size);
     redraw();
   };
-  const button = (text, by, off) => h("button", { type: "button", text, disabled: off, data: { key: text }, on: { click: move(by) } });
-  const element = h("div", { class: "window", role: "group", "aria-label": "Part of the text" },
+  const button = (text, by, off) =>
+    h("button", { type: "button", text, disabled: off, data: { key: text }, on: { click: move(by) } });
+  const element = h(
+    "div",
+    { class: "window", role: "group", "aria-label": "Part of the text" },
     button("‹ Earlier", -size, start === 0),
     h("span", { text: `tokens ${start}–${start + size - 1} of ${total}` }),
-    button("Later ›", size, start + size >= total));
+    button("Later ›", size, start + size >= total),
+  );
   return { start, stop: start + size, element };
 }
