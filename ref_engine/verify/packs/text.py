@@ -93,7 +93,7 @@ def _others(golden: Golden) -> Iterable[Case]:
         if "metadata" in data:
             yield _case(f"other/{name}", partial(_from_metadata, data), partial(_other_runs, data["texts"], data))
         else:
-            folder = "models" if name.startswith("gemma") else "vocabs"
+            folder = "vocabs" if data["vocab"].startswith("ggml-vocab-") else "models"
             make = partial(_cached, f"{folder}/{data['vocab']}", data["tokens_sha256"])
             yield _case(f"other/{name}", make, partial(_other_runs, texts, data))
 
