@@ -28,6 +28,8 @@ STAGES = [
     {"model"},
     {"engine"},
     {"divergence", "kld_file", "lens", "library", "mixture", "perplexity", "plan", "quantize_file", "verify"},
+    {"views"},
+    {"plot"},
     {"cli"},
     {"app"},  # `cli/serve.py` starts it by name: it may not be installed
 ]
