@@ -33,7 +33,7 @@ run: $(VENV)/run.stamp
 # everything that must be green: lint, types, tests. On CI a model that cannot be had is a failure
 WORKERS ?= 2
 .PHONY: test
-test: lint assets node
+test: lint assets node browser
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 .PHONY: lint
@@ -55,6 +55,18 @@ node: $(NODE)/node_modules/.package-lock.json
 $(NODE)/node_modules/.package-lock.json: $(NODE)/package-lock.json
 	if command -v npm >/dev/null; then npm ci --prefix $(NODE) --ignore-scripts --no-audit --no-fund; fi
 
+# axe-core and Debian's Chromium, for the tests of the page. Chromium is installed on CI, or when asked for by name
+PAGE := tests/page/node
+ROOT_APT := command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]
+.PHONY: browser
+browser: $(PAGE)/node_modules/.package-lock.json
+	@command -v chromium >/dev/null || { $(ROOT_APT) && [ -n "$(CI)$(filter browser,$(MAKECMDGOALS))" ] \
+		&& apt-get update --quiet && apt-get install --quiet --yes --no-install-recommends chromium; } \
+		|| echo "ref-engine: no Chromium, the tests of the page will be skipped: apt-get install chromium"
+
+$(PAGE)/node_modules/.package-lock.json: $(PAGE)/package-lock.json
+	if command -v npm >/dev/null; then npm ci --prefix $(PAGE) --ignore-scripts --no-audit --no-fund; fi
+
 # docs/cli.md from the commands' own help, docs/api.md from the tables that check requests
 .PHONY: docs
 docs: $(VENV)/test.stamp
@@ -71,6 +83,8 @@ architectures: $(VENV)/test.stamp
 CACHE ?= $(HOME)/.cache/ref-engine
 SMOLLM2 := $(CACHE)/models/smollm2-135m-instruct-q4_1.gguf
 GEMMA3 := $(CACHE)/models/gemma-3-270m-q4_k_m.gguf
+# the sources of the installed llama-cpp-python, whose llama-perplexity is compiled: vendor/llama.cpp of its sdist
+LLAMA_CPP ?= build/llama.cpp
 MAKE_GOLDEN := .venv-golden/bin/python golden/make
 .PHONY: golden
 golden: assets
@@ -85,6 +99,7 @@ golden: assets
 	LLAMA_CPP=$(LLAMA_CPP) $(MAKE_GOLDEN)/convert.py # llama.cpp's source tree
 	$(MAKE_GOLDEN)/config_defaults.py
 	LLAMA_CPP=$(LLAMA_CPP) $(MAKE_GOLDEN)/pretokenizers.py
+	$(MAKE_GOLDEN)/lens.py
 	$(MAKE_GOLDEN)/rope.py
 	$(MAKE_GOLDEN)/real_models.py --model smollm2=$(SMOLLM2) --f32 smollm2=$(CACHE)/smollm2-f32.gguf \
 		--model gemma3=$(GEMMA3) --f32 gemma3=$(CACHE)/gemma3-f32.gguf
@@ -94,6 +109,7 @@ golden: assets
 	$(MAKE_GOLDEN)/sampling.py --model $(SMOLLM2)
 	$(MAKE_GOLDEN)/quant.py --model $(SMOLLM2)
 	$(MAKE_GOLDEN)/quant_files.py
+	$(MAKE_GOLDEN)/kl.py --source $(LLAMA_CPP)
 	$(MAKE_GOLDEN)/manifest.py
 
 # the small mixture of experts of golden/models anew: 20 minutes of training on one core. One of its texts is Debian's

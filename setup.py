@@ -107,6 +107,7 @@ setup(
         "ref_engine": ["py.typed"],
         "ref_engine.archs.hf": ["defaults.json"],
         "ref_engine_app": ["py.typed"],
+        "ref_engine_app.page": ["*.html", "*.svg", "css/*.css", "js/*.js", "js/*/*.js"],
         "ref_engine.kernels": ["_native.pyi", "_quantize.pyi"],
     },
     ext_modules=kernels(),

@@ -97,10 +97,6 @@ def blueprint(library: Library, pool: ModelPool) -> Blueprint:
     routes = Blueprint("ollama_models", __name__)
     store = library.store
 
-    @routes.get("/")
-    def alive() -> Response:
-        return Response("Ollama is running", content_type="text/plain; charset=utf-8")  # what clients look for
-
     @routes.get("/api/version")
     def version() -> Response:
         return _json({"version": API_VERSION, "ref_engine": __version__})

@@ -23,6 +23,7 @@ _LOCAL_NAMES = ("localhost", "127.0.0.1", "0.0.0.0", "[::1]")
 _LOCAL_SCHEMES = ("app", "file", "tauri", "vscode-webview", "vscode-file")
 _LOCAL_DOMAINS = (".localhost", ".local", ".internal")
 _OPEN_PATHS = ("/", "/healthz")  # for load balancers, which have no key
+_OPEN_FOLDER = "/page/"  # what asks for the key must be there before it
 _METHODS = "GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS"
 
 
@@ -45,7 +46,8 @@ def guard(app: Flask, settings: Settings) -> None:
             g.origin = origin
             if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
                 return Response(status=204)
-        if settings.api_key is not None and request.path not in _OPEN_PATHS:
+        is_open = request.path in _OPEN_PATHS or request.path.startswith(_OPEN_FOLDER)
+        if settings.api_key is not None and not is_open:
             _check_key(settings.api_key)
         request.max_content_length = (
             settings.max_upload if request.path.startswith("/api/blobs/") else settings.max_body

@@ -11,12 +11,15 @@ from flask import has_request_context, request
 from ref_engine.library import Store
 
 from .factory import create_app
+from .lens import blueprint as lens
+from .lens.looking import Looking
 from .library import Library
 from .logs import Log
 from .memory import budget, need_of
 from .metrics import Labels, Metrics
 from .models import ModelPool
 from .ollama_models import blueprint as store_addresses
+from .page import blueprint as page
 from .pipeline import Caller, Pipeline
 from .resident import open_resident
 from .settings import Settings
@@ -46,13 +49,16 @@ class Server:
         self.app = create_app(
             self.pipeline,
             settings,
-            blueprints=[store_addresses(self.library, self.pool)],
+            blueprints=[page(), store_addresses(self.library, self.pool), lens(self._looking(), self.pipeline)],
             metrics=self.metrics,
             log=self.log,
         )
         self._listener = Listener(self.app, settings)
         self.url = self._listener.url
         self._stopped = False
+
+    def _looking(self) -> Looking:
+        return Looking(self.library, self.pool, self.metrics, self.log)
 
     def start(self) -> None:
         self._listener.start()

@@ -24,7 +24,7 @@ Written by `docs/make_cli.py` (`make docs`) from the commands' own help; do not 
 `ref-engine` is also `python -m ref_engine`. MODEL is a name that `ref-engine list` shows, or a path to a .gguf file.
 
 - **Exit status**: 0 done, 2 bad input (one line on stderr says what), 130 Ctrl-C, 1 a defect of the program or a pipe
-  whose reader went away. With `REF_ENGINE_DEBUG=1` errors come with their traceback.
+  whose reader went away (`compare`: the two part). With `REF_ENGINE_DEBUG=1` errors come with their traceback.
 - **`--json`** wherever a command prints a table: one JSON document, ASCII only; what is not a finite number is `null`.
 - **Progress** goes to stderr: a bar on a terminal, a line now and then elsewhere, nothing with `--quiet`.
 - **Files** written with `-o` appear whole or not at all.
@@ -32,6 +32,24 @@ Written by `docs/make_cli.py` (`make docs`) from the commands' own help; do not 
   terminal.
 """
 _NOTES = {
+    "trace": """\
+- Names, shapes and sizes are worked out before anything is computed; `--dry-run` lists them all.
+- A `.npz` is a plain zip of arrays; its entry `__trace__` (in safetensors the metadata's `ref_engine`) is a JSON text:
+  model, backend, activations, tokens, positions, how each layer turns queries and keys, whether fused kernels were left
+  whole, and the names in the order of the graph.
+- With positions chosen, scores (`kq`, `kq_soft_max`) keep all keys.
+""",
+    "compare": """\
+- Exit status 0: within tolerance; 1: they part; 2: bad input.
+- A model is `MODEL@BACKEND:MODE`, either part alone or both, and `:fused` to leave fused kernels whole; nothing behind
+  the `@` means the defaults.
+- Values line up by name, and by layout: a batch of one, axes reversed or swapped, heads apart or together, padded keys,
+  the last tokens only. Names on one side only are listed and count nothing.
+- The error is the NMSE of the worst token, or a hundredth of that of the worst unit. Tolerances: none between two
+  backends in q8 mode, 1e-9 in f32 mode, 1e-5 to another program (1e-4 to llama.cpp's own logs, which have keys and
+  values in half precision), 5e-2 where a side rounds activations to 8 bits and the other does not.
+- What two files without any facts say of each other is held to 1e-9 as long as they agree to 1e-11, then to 1e-5.
+""",
     "run": """\
 - With a prompt, or with text piped in, it answers once. What is piped in comes first, then a space, then the prompt;
   one line break at the end of piped text is dropped where no prompt follows.
@@ -50,6 +68,25 @@ _NOTES = {
   `--ctx` tokens, each begun with BOS where the model adds it.
 - llama.cpp's `llama-perplexity` differs: it scores the second half of each window (here `--skip` of half of `--ctx`)
   and puts BOS in the place of a window's first token.
+""",
+    "kl": """\
+- MODEL is what is judged, `--against` what counts as right: P and Q of KL(P || Q) are the base's and MODEL's
+  distributions over the next token. Both may be `MODEL@BACKEND:MODE`; `--backend` and `--activations` fill in what a
+  name leaves open, `--against-backend` and `--against-activations` for `--against` first.
+- Windows are those of `perplexity`; with `--halves` those of `llama-perplexity`: whole windows only, BOS in place of
+  the first token, the tokens after the middle scored.
+- `--base FILE` reads what `llama-perplexity --kl-divergence-base FILE` wrote, its text included; `--save-logits`
+  writes such a file. It holds 16 bits for each logit, so a divergence from it is never quite zero.
+- Log-softmax in float64; an error is a standard error, as llama.cpp has it. Vocabularies must be
+  the same, token by token.
+""",
+    "verify": """\
+- Ids stay: PACK/WHAT/OPERATION, such as `quant/Q6_K/dequantize`. `*` in `--only` crosses slashes.
+- Exit status 0: all passed or were skipped; 1: a case failed; 2: bad input, also golden data that is not what its
+  manifest says.
+- Skipped is what cannot be judged here (a model that is not in the cache, a server without logprobs); the reason
+  is shown.
+- [verify.md](verify.md) tells how to hold another engine against this one.
 """,
     "plan": """\
 - `active` is what one token reads: all weights but the experts that are not chosen, the rows of other tokens in an

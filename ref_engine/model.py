@@ -28,7 +28,7 @@ from ref_engine.reference.sums import F32
 from ref_engine.sample import SamplingParams
 from ref_engine.spec import ModelSpec, tensor_rules
 from ref_engine.text.tokenizer import Tokenizer, load_tokenizer
-from ref_engine.tracing import Trace
+from ref_engine.tracing import Tap
 from ref_engine.weights import Weights
 
 _PREFILL_CHUNK = 512  # tokens in one pass; bounds the scratch, not the result
@@ -44,7 +44,7 @@ class Model:
         self.weights = weights
         self.ops = ops
         self.activations = activations
-        self.taps: list[Trace] = []
+        self.taps: list[Tap] = []
         self.expert_load = ExpertLoad()
 
     @property
@@ -175,8 +175,11 @@ class Model:
             Share(cache, slice(end - part.size, end), cache.n_done + np.arange(part.size))
             for part, cache, end in zip(ids, caches, ends, strict=True)
         )
-        ropes, tracing, load = self._ropes(shares), bool(self.taps), self.expert_load
-        return Pass(self.ops, shares, np.concatenate(ids), ropes, self._tap, tracing, expert_load=load)
+        ropes, tracing, load = self._ropes(shares), any(tap.fine for tap in self.taps), self.expert_load
+        p = Pass(self.ops, shares, np.concatenate(ids), ropes, self._tap, tracing, bool(self.taps), expert_load=load)
+        for tap in self.taps:
+            tap.begin(p.positions)
+        return p
 
     def normalised(self, x: F32) -> F32:
         """What leaves the last layer, normalised: (T, D), or (T, N, D) of several streams, -> (T, D)."""

@@ -32,6 +32,8 @@ STAGES = [
         "bench",
         "convert",
         "divergence",
+        "kld_file",
+        "lens",
         "library",
         "imatrix",
         "mixture",
@@ -40,7 +42,10 @@ STAGES = [
         "quantize_file",
         "quantize_plan",
         "quantize_report",
+        "verify",
     },
+    {"views"},
+    {"plot"},
     {"cli"},
     {"app"},  # `cli/serve.py` starts it by name: it may not be installed
 ]

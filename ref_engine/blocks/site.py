@@ -40,7 +40,8 @@ class Pass:
     ids: NDArray[np.int64]  # (T,) token ids
     ropes: RopeTables
     tap: LayerTap
-    tracing: bool
+    tracing: bool  # somebody wants the steps inside fused operations
+    watched: bool = True  # somebody looks at all
     kept: dict[str, Any] = field(default_factory=dict)  # what a layer leaves for later layers of this pass
     expert_load: ExpertLoad = field(default_factory=ExpertLoad)
 
@@ -104,6 +105,8 @@ class Site:
 
     def tap(self, name: str, value: F32) -> F32:
         """Show a value to whoever traces, under llama.cpp's name; go on with what comes back."""
+        if not self.p.watched:
+            return value
         shown = self.names.get(name, name)
         return value if shown is None else self.p.tap(shown, self.index, value)
 

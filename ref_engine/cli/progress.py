@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
-Unit = Literal["bytes", "tokens"]
+Unit = Literal["bytes", "tokens", "cases"]
 _SECONDS = 5.0  # between two lines
 
 
@@ -58,7 +58,7 @@ class Lines:
             self._print(f"{self._amount(self._n)} done")
 
     def _amount(self, n: int) -> str:
-        return size(n) if self._unit == "bytes" else f"{n} tokens"
+        return size(n) if self._unit == "bytes" else f"{n} {self._unit}"
 
     def _print(self, text: str) -> None:
         print(f"{one_line(self._label)}: {text}" if text else one_line(self._label), file=sys.stderr, flush=True)

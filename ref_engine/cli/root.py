@@ -1,7 +1,7 @@
 """The group of commands, and what each kind of error means for the exit status.
 
 0  done
-1  the reader of a pipe went away, or a defect of this program
+1  two computations part (compare), the reader of a pipe went away, or a defect of this program
 2  bad input: an unknown option, a file that is not a model, a name that is not known; one line says what
 130  interrupted by Ctrl-C
 """
@@ -16,10 +16,12 @@ from typing import Any
 import click
 
 from ref_engine.cli.bench import bench
+from ref_engine.cli.compare import compare
 from ref_engine.cli.convert import convert
 from ref_engine.cli.cp import cp
 from ref_engine.cli.create import create
 from ref_engine.cli.imatrix import imatrix
+from ref_engine.cli.kl import kl
 from ref_engine.cli.list import list_models
 from ref_engine.cli.logits import logits
 from ref_engine.cli.output import one_line, ready_streams, say
@@ -35,6 +37,8 @@ from ref_engine.cli.serve import serve
 from ref_engine.cli.show import show
 from ref_engine.cli.stop import stop
 from ref_engine.cli.tokenize import tokenize
+from ref_engine.cli.trace import trace
+from ref_engine.cli.verify import verify
 from ref_engine.errors import RefEngineError
 from ref_engine.version import __version__
 
@@ -138,11 +142,15 @@ for _command in (
     tokenize,
     logits,
     perplexity,
+    trace,
+    compare,
+    kl,
+    verify,
     plan,
     convert,
     quantize,
-    bench,
     quantize_report,
     imatrix,
+    bench,
 ):
     main.add_command(_command)

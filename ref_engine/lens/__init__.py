@@ -1,0 +1,1 @@
+"""Two computations side by side: how far apart they are, where they part, and why."""
