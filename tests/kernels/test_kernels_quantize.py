@@ -30,7 +30,7 @@ def draw_rows(rng: np.random.Generator) -> F32:
     x[3] = rng.choice(np.array([0, -0.0], np.float32), WIDTH)
     x[4] *= np.float32(1e-38)
     x[5] *= np.float32(1e-42)  # denormal
-    x[6] *= np.float32(1e9)
+    x[6] *= np.float32(1e7)
     x[7] = np.round(x[7] * 4) / 4  # ties
     x[8] = rng.choice(np.array([0, -0.0, 1, -1, 0.5], np.float32), WIDTH)
     x[9] = np.abs(x[9])
