@@ -146,7 +146,7 @@ def fed(x: F32, part: Part, layer: LayerSpec, at: Site) -> F32:
 def attention_in_one(x: F32, layer: LayerSpec, at: Site) -> F32 | None:
     """The first half by `Ops.attention_half`; None where somebody looks inside or the backend has no such call."""
     half, mixer = at.ops.attention_half, layer.mixer
-    if half is None or at.p.tracing or not isinstance(mixer, AttentionSpec):
+    if half is None or at.p.watched or not isinstance(mixer, AttentionSpec):
         return None
     sequences = []
     for share in at.p.shares:
@@ -159,7 +159,7 @@ def attention_in_one(x: F32, layer: LayerSpec, at: Site) -> F32 | None:
 
 def ffn_in_one(x: F32, layer: LayerSpec, at: Site) -> F32 | None:
     half = at.ops.ffn_half
-    return None if half is None or at.p.tracing else half(x, layer, at.weights.layer(at.blk))
+    return None if half is None or at.p.watched else half(x, layer, at.weights.layer(at.blk))
 
 
 def carried(x: F32, normed: F32, layer: LayerSpec) -> F32:

@@ -95,7 +95,7 @@ def watched(ops: Ops, sums: Sums) -> Ops:
         return ops.linears(x, maps)
 
     experts = partial(moe_ffn, linear=partial(linear, by_expert=True), glu=ops.glu)
-    return replace(ops, linear=linear, linears=linears, moe_ffn=experts)
+    return replace(ops.composed(), linear=linear, linears=linears, moe_ffn=experts)
 
 
 @contextmanager

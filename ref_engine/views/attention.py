@@ -126,7 +126,7 @@ class _Look:
         self._call = call
         self._calls = 0
         self._seen: F32 | None = None
-        self.ops = replace(ops, attend=self._spied)
+        self.ops = replace(ops.composed(), attend=self._spied)
 
     def _spied(self, *args: Any, tap: Tap | None, **more: Any) -> F32:
         self._calls += 1

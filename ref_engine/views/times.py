@@ -124,8 +124,9 @@ def _read(model: Model, ids: list[int], cache: Cache) -> Iterator[None]:
 
 
 def _clocked(ops: Ops, clock: _Clock) -> Ops:
-    """The operations with clocks around them."""
-    names = [field.name for field in fields(Ops) if field.name not in ("name", "scope")]
+    """The operations with clocks around them, one by one: halves of layers that run in one call are taken apart."""
+    ops = ops.composed()
+    names = [field.name for field in fields(Ops) if callable(getattr(ops, field.name)) and field.name != "scope"]
     timed: dict[str, Any] = {name: clock.around(name, getattr(ops, name)) for name in names}
     return replace(ops, **timed)
 

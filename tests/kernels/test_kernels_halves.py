@@ -83,7 +83,9 @@ def site(ops: Ops, weights: Weights, layer: LayerSpec, spec: ModelSpec, sizes: t
     positions = np.concatenate([share.positions for share in shares])
     rope = getattr(layer.mixer, "rope", None)
     ropes = {} if rope is None else {rope: rope_table(rope, positions)}
-    return Site(weights, 0, 0, Pass(ops, tuple(shares), np.zeros(row, np.int64), ropes, lambda _n, _l, x: x, False))
+    return Site(
+        weights, 0, 0, Pass(ops, tuple(shares), np.zeros(row, np.int64), ropes, lambda _n, _l, x: x, False, False)
+    )
 
 
 def spec_of(layer: LayerSpec) -> ModelSpec:
