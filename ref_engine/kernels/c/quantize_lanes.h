@@ -37,30 +37,49 @@ OP vi count_up(void) { return (vi)COUNT_; }
 OP vf load(const float *p) { vf y; memcpy(&y, p, sizeof y); return y; }
 OP void store(float *p, vf a) { memcpy(p, &a, sizeof a); }
 OP vf to_float(vi a) { return __builtin_convertvector(a, vf); }
-OP void put_bytes(vi a, uint8_t *p)
-{
-    typedef uint8_t bytes __attribute__((vector_size(LANES)));
-    bytes low = __builtin_convertvector(a & 255, bytes);
-    memcpy(p, &low, LANES);
-}
 
+/* to_int cuts off the fraction; what does not fit becomes -2^31, as x86 converts. put_bytes keeps the low eight bits. */
 #if defined(__AVX512F__)
 OP vf square_root(vf a) { return (vf)_mm512_sqrt_ps((__m512)a); }
 OP vi most(vi a, vi b) { return (vi)_mm512_max_epi32((__m512i)a, (__m512i)b); }
 OP vi least_of(vi a, vi b) { return (vi)_mm512_min_epi32((__m512i)a, (__m512i)b); }
 OP int mask_bits(vi m) { return _mm512_movepi32_mask((__m512i)m); }
+OP vi to_int(vf x) { return (vi)_mm512_cvttps_epi32((__m512)x); }
+OP void put_bytes(vi a, uint8_t *p) { _mm_storeu_si128((__m128i *)(void *)p, _mm512_cvtepi32_epi8((__m512i)a)); }
 #elif defined(__AVX2__)
 OP vf square_root(vf a) { return (vf)_mm256_sqrt_ps((__m256)a); }
 OP vi most(vi a, vi b) { return (vi)_mm256_max_epi32((__m256i)a, (__m256i)b); }
 OP vi least_of(vi a, vi b) { return (vi)_mm256_min_epi32((__m256i)a, (__m256i)b); }
 OP int mask_bits(vi m) { return _mm256_movemask_ps((__m256)m); }
+OP vi to_int(vf x) { return (vi)_mm256_cvttps_epi32((__m256)x); }
+OP void put_bytes(vi a, uint8_t *p)
+{
+    __m256i low = (__m256i)(a & 255);
+    __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
+    _mm_storel_epi64((__m128i *)(void *)p, _mm_packus_epi16(words, words));
+}
 #else
 #if defined(__SSE2__)
 OP vf square_root(vf a) { return (vf)_mm_sqrt_ps((__m128)a); }
 OP int mask_bits(vi m) { return _mm_movemask_ps((__m128)m); }
+OP vi to_int(vf x) { return (vi)_mm_cvttps_epi32((__m128)x); }
+OP void put_bytes(vi a, uint8_t *p)
+{
+    __m128i low = (__m128i)(a & 255), words = _mm_packs_epi32(low, low);
+    int32_t four = _mm_cvtsi128_si32(_mm_packus_epi16(words, words));
+    memcpy(p, &four, 4);
+}
 #else
 OP vf square_root(vf a) { for (int l = 0; l < LANES; l++) a[l] = sqrtf(a[l]); return a; }
 OP int mask_bits(vi m) { int y = 0; for (int l = 0; l < LANES; l++) y |= (m[l] & 1) << l; return y; }
+OP vi to_int(vf x)
+{
+    vi y;
+    for (int l = 0; l < LANES; l++)
+        y[l] = fabsf(x[l]) < 2147483648.0f ? (int32_t)x[l] : INT32_MIN;
+    return y;
+}
+OP void put_bytes(vi a, uint8_t *p) { for (int l = 0; l < LANES; l++) p[l] = (uint8_t)a[l]; }
 #endif
 OP vi most(vi a, vi b) { vi m = a > b; return (m & a) | (~m & b); }
 OP vi least_of(vi a, vi b) { vi m = a < b; return (m & a) | (~m & b); }
@@ -80,12 +99,6 @@ OP vi nearest_in(vf x, int low, int high)
     return least_of(most(nearest_int(x), splat_int(low)), splat_int(high));
 }
 OP vf nearest_between(vf x, int low, int high) { return to_float(nearest_in(x, low, high)); }
-/* Cut off the fraction; what does not fit becomes -2^31, as x86 converts. */
-OP vi to_int(vf x)
-{
-    vi fits = magnitude(x) < 2147483648.0f;
-    return pick_int(fits, __builtin_convertvector(pick(fits, x, splat(0)), vi), splat_int(INT32_MIN));
-}
 /* C's roundf for |x| < 2^31: the nearest whole number, halves away from zero; -2^31 for others. */
 OP vi round_away(vf x)
 {
