@@ -1,4 +1,4 @@
-"""What the server has to hold, on the 135M model, with the official SDKs: `python benchmarks/server_must_show.py`.
+"""What the server has to hold, on the 135M model, with the official SDKs: `python docs/benchmarks/server_must_show.py`.
 
     tools      50 drawn schemas, a call forced in each dialect that can: a tool_use whose input meets its schema
     schemas    50 drawn schemas as the format of an answer: it parses and meets them

@@ -1,4 +1,4 @@
-"""What the server costs beside the model: `python benchmarks/serving.py`, from a checkout, on Linux.
+"""What the server costs beside the model: `python docs/benchmarks/serving.py`, from a checkout, on Linux.
 
     tokens     each token: in process and over HTTP in turn, on the model and on one that computes next to nothing
     first      the first token: the same
