@@ -1,6 +1,6 @@
 """Processor time of our quantisers and of ggml's, type by type, in one process on one thread.
 
-    python docs/benchmarks/quantize.py PATH/libggml-base.so [--types Q4_K,IQ3_S] [--isa avx2] [--weights 262144] [--runs 5]
+    python docs/benchmarks/quantize.py PATH/libggml-base.so [--types Q4_K,IQ3_S] [--isa avx2] [--weights N] [--runs 5]
 
 The two take turns, so that a busy machine slows both. Prints the medians per weight, how many times as long ggml takes,
 and how many bytes differ. Without a library it times ours alone.
