@@ -49,6 +49,6 @@ def test_python(smollm2: Path) -> None:
 def test_commands_named_are_commands() -> None:
     from ref_engine.cli import main
 
-    named = re.search(r"## Commands\n\n((?:`\w+`:?\s)+)", README)
+    named = re.search(r"## Commands\n\n((?:`[\w-]+`:?\s)+)", README)
     assert named is not None
-    assert set(re.findall(r"`(\w+)`", named[1])) == set(main.list_commands(None))  # type: ignore[arg-type, attr-defined]
+    assert set(re.findall(r"`([\w-]+)`", named[1])) == set(main.list_commands(None))  # type: ignore[arg-type, attr-defined]

@@ -132,7 +132,7 @@ def test_kl_refuses_other_vocabularies_by_name(process: Process, bigram: str, go
         (("--against", "{m}@fast", "-p", "x"), "'fast' after the @ is no backend or mode"),
         (("--against", "{m}@native:q4", "-p", "x"), "'q4' is no mode of activations"),
         (("--against", "{m}", "-p", "x", "--halves"), "no token is left to score"),
-        (("--against", "{m}", "-p", "x", "--ctx", "100000"), "exceed the context length"),
+        (("--against", "{m}", "-p", "x", "--ctx", "100000"), "are more than the context length"),
         (("--against", "{m}", "-p", "x", "--save-logits", "f"), "--save-logits needs --halves"),
         (("--base", "{m}"), "not a file of log-probabilities"),
         (("--base", "{m}", "--ctx", "5"), "no text, window or --against options"),
