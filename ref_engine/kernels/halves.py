@@ -21,7 +21,7 @@ from ref_engine.spec import AttentionSpec, FfnSpec, LayerSpec, NormSpec
 from ref_engine.weights import LayerTensors
 
 _MOST_HEAD = 1024  # numbers in a key, as in c/table.h
-_Compiled = TypeVar("_Compiled", native.AttentionHalf, native.FfnHalf)
+_Compiled = TypeVar("_Compiled", "native.AttentionHalf", "native.FfnHalf")
 
 
 @dataclass(frozen=True)
