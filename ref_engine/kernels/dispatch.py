@@ -31,4 +31,5 @@ def chosen_isa(isa: str | None = None) -> str:
 
 def table(isa: str | None = None) -> native.Table:
     """The kernels of that instruction set. Raises RefEngineError as `chosen_isa`."""
-    return native.Table(chosen_isa(isa))
+    name = chosen_isa(isa)  # before `native` is looked into, which may be missing
+    return native.Table(name)
