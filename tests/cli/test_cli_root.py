@@ -14,7 +14,7 @@ from ref_engine.version import __version__
 
 COMMANDS = (
     "run", "serve", "pull", "list", "show", "cp", "rm", "create", "ps", "stop", "tokenize", "logits", "perplexity",
-    "plan", "quantize",
+    "trace", "compare", "kl", "verify", "plan", "convert", "quantize", "quantize-report", "imatrix", "bench",
 )  # fmt: skip
 
 

@@ -95,8 +95,8 @@ def _handler(loopback: Loopback) -> type[BaseHTTPRequestHandler]:
             try:
                 for at in range(0, min(stop, len(body)), route.piece):
                     piece = body[at : min(at + route.piece, stop)]
+                    asked.sent += len(piece)  # before the client can have it: a test that has the file may ask
                     self.wfile.write(piece)
-                    asked.sent += len(piece)
                     time.sleep(route.delay)
             except OSError:
                 self.close_connection = True  # the client hung up, or was killed
