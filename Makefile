@@ -34,7 +34,7 @@ run: $(VENV)/run.stamp
 WORKERS ?= 2
 .PHONY: test
 test: lint assets node browser
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: lint
 lint: $(VENV)/test.stamp

@@ -17,6 +17,7 @@ from ref_engine.reference import elementary, ffn
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "golden"
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # several processes test at once: none may spin for a core
 CACHE = Path(os.environ.get("REF_ENGINE_CACHE", Path.home() / ".cache" / "ref-engine"))
 
 
@@ -79,18 +80,23 @@ def ggml_gelu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def zoo_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """name -> path of a small .gguf rebuilt from golden/zoo/specs/name.json, or from another folder; built once."""
+    """name -> path of a small .gguf rebuilt from golden/zoo/specs/name.json, or from another folder; built once, by
+    whichever of the processes that share the tests comes first."""
     spec = importlib.util.spec_from_file_location("zoo_gguf", GOLDEN / "make" / "zoo_gguf.py")
     assert spec is not None and spec.loader is not None
     zoo_gguf = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(zoo_gguf)
-    folder = tmp_path_factory.mktemp("zoo")
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "zoo"
+    folder.mkdir(exist_ok=True)
 
     def build(name: str, specs: str = "zoo/specs") -> Path:
         path = folder / f"{specs.replace('/', '-')}-{name}.gguf"
         if not path.exists():
             described = json.loads((GOLDEN / specs / f"{name}.json").read_text())
-            zoo_gguf.build(described, str(path), described["seed"])
+            begun = path.with_suffix(f".{os.getpid()}")
+            zoo_gguf.build(described, str(begun), described["seed"])
+            begun.replace(path)
         return path
 
     return build
