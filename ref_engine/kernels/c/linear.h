@@ -20,6 +20,23 @@ OP void unpack32(int kind, const uint8_t *q, const uint8_t *qh, vb *w)
     }
 }
 
+/* A group of rows as tiles read it where many tokens come: integers a byte each, scales as numbers. A block of 32:
+       8 quads x 64 bytes | d 16 floats | m 16 floats (Q4_1, Q5_1)
+   a block of 256:
+       64 quads | d, dmin 16 floats | minima as packed | scales 16 int32 for each sub-block */
+#define WIDE_FROM 24 /* tokens; with fewer it does not pay */
+#define WIDE_K_D 4096
+#define WIDE_K_DMIN 4160
+#define WIDE_K_MINS 4224
+#define WIDE_K_SCALES 4352
+
+OP ptrdiff_t wide_bytes(int kind)
+{
+    if (kind <= W_Q8_0)
+        return 576 + 64 * has_m(kind);
+    return WIDE_K_SCALES + (kind == W_Q6_K ? 1024 : 512);
+}
+
 OP void store_rows(float *y, vf acc, int rows)
 {
     if (rows == 16)
@@ -63,9 +80,9 @@ OP void fetch_ahead(const uint8_t *w, int bytes)
     UNROLL for (int i = 0; i < bytes; i += 64) __builtin_prefetch(w + FETCH_AHEAD + i);
 }
 
-/* One group of rows, one tile of n tokens, weights in blocks of 32. y: first output of the first token. */
-OP void tile32(int kind, int n, const uint8_t *w, const uint8_t *x, ptrdiff_t blocks, float *y, ptrdiff_t stride,
-               int rows)
+/* One group of rows, packed or wide, one tile of n tokens, weights in blocks of 32. y: first output of the first token. */
+OP void tile32(int kind, int n, int wide, const uint8_t *w, const uint8_t *x, ptrdiff_t blocks, float *y,
+               ptrdiff_t stride, int rows)
 {
     const sections at = sections_of(kind, blocks);
     const int weight_bytes = kind == W_Q8_0 ? 512 : 256;
@@ -79,8 +96,17 @@ OP void tile32(int kind, int n, const uint8_t *w, const uint8_t *x, ptrdiff_t bl
         const float *xd = (const float *)(x + 32 * n), *xs = xd + n;
         const int32_t *sum = (const int32_t *)(x + sum_at * n);
         vb q[8];
-        unpack32(kind, w + at.q + b * weight_bytes, w + at.qh + b * 64, q);
-        vf d = vf_load_half(w + b * 32), m = vf_load_half(w + (has_m(kind) ? at.m : 0) + b * 32);
+        vf d, m;
+        if (wide) {
+            const uint8_t *block = w + b * wide_bytes(kind);
+            UNROLL for (int j = 0; j < 8; j++) q[j] = vb_load(block + 64 * j);
+            d = vf_load((const float *)(block + 512));
+            m = has_m(kind) ? vf_load((const float *)(block + 576)) : d;
+        } else {
+            unpack32(kind, w + at.q + b * weight_bytes, w + at.qh + b * 64, q);
+            d = vf_load_half(w + b * 32);
+            m = vf_load_half(w + (has_m(kind) ? at.m : 0) + b * 32);
+        }
         vi isum[TILE];
         UNROLL for (int t = 0; t < n; t++)
             isum[t] = vi_set1(has_m(kind) ? 0 : kind == W_Q8_0 ? SHIFTED_START(sum[t]) : sum[t]);
@@ -118,12 +144,13 @@ OP void unpack_k(int kind, const uint8_t *w, int j, vb *q)
 }
 
 /* The same as tile32 for blocks of 256: sums of the sub-blocks times their integer scales, in int32. */
-OP void tile_k(int kind, int n, const uint8_t *w, const uint8_t *x, ptrdiff_t blocks, float *y, ptrdiff_t stride,
-               int rows)
+OP void tile_k(int kind, int n, int wide, const uint8_t *w, const uint8_t *x, ptrdiff_t blocks, float *y,
+               ptrdiff_t stride, int rows)
 {
+    const ptrdiff_t bytes = wide ? wide_bytes(kind) : k_bytes(kind);
     vf acc[TILE];
     UNROLL for (int t = 0; t < n; t++) acc[t] = vf_set1(0);
-    for (ptrdiff_t b = 0; b < blocks; b++, x += n * XK_BYTES, w += k_bytes(kind)) {
+    for (ptrdiff_t b = 0; b < blocks; b++, x += n * XK_BYTES, w += bytes) {
         const int8_t *xq = (const int8_t *)x;
         const float *xd = (const float *)(x + 256 * n);
         const int32_t *pairs = (const int32_t *)(x + 260 * n), *shifted = (const int32_t *)(x + 276 * n);
@@ -134,10 +161,14 @@ OP void tile_k(int kind, int n, const uint8_t *w, const uint8_t *x, ptrdiff_t bl
             vb q[8];
             if (n == 1)
                 fetch_ahead(w + j * (k_bytes(kind) / 8), (int)k_bytes(kind) / 8);
-            unpack_k(kind, w, j, q);
+            if (wide)
+                UNROLL for (int i = 0; i < 8; i++) q[i] = vb_load(w + 512 * j + 64 * i);
+            else
+                unpack_k(kind, w, j, q);
             vi one[TILE], two[TILE];
             if (kind == W_Q6_K) { /* sixteen weights to a scale */
-                vi s0 = vi_load_i8(w + K_SCALES + 32 * j), s1 = vi_load_i8(w + K_SCALES + 32 * j + 16);
+                vi s0 = wide ? vi_load(w + WIDE_K_SCALES + 128 * j) : vi_load_i8(w + K_SCALES + 32 * j);
+                vi s1 = wide ? vi_load(w + WIDE_K_SCALES + 128 * j + 64) : vi_load_i8(w + K_SCALES + 32 * j + 16);
                 UNROLL for (int t = 0; t < n; t++) one[t] = vi_set1(shifted[16 * t + 2 * j]);
                 UNROLL for (int t = 0; t < n; t++) two[t] = vi_set1(shifted[16 * t + 2 * j + 1]);
                 dots(n, q, 4, 6, xq + 32 * j, 256, one);
@@ -145,22 +176,23 @@ OP void tile_k(int kind, int n, const uint8_t *w, const uint8_t *x, ptrdiff_t bl
                 dots(n, q + 4, 4, 6, xq + 32 * j + 16, 256, two);
                 UNROLL for (int t = 0; t < n; t++) isum[t] = vi_add(isum[t], vi_mul(two[t], s1));
             } else {
-                vi scale = vi_load_u8(w + K_SCALES + 16 * j);
+                vi scale = wide ? vi_load(w + WIDE_K_SCALES + 64 * j) : vi_load_u8(w + K_SCALES + 16 * j);
                 UNROLL for (int t = 0; t < n; t++) one[t] = vi_set1(0);
                 dots(n, q, 8, kind == W_Q4_K ? 4 : 5, xq + 32 * j, 256, one);
                 UNROLL for (int t = 0; t < n; t++) isum[t] = vi_add(isum[t], vi_mul(one[t], scale));
             }
         }
-        vf d = vf_load_half(w + K_D);
+        vf d = wide ? vf_load((const float *)(w + WIDE_K_D)) : vf_load_half(w + K_D);
         UNROLL for (int t = 0; t < n; t++)
             acc[t] = vf_add(acc[t], vf_mul(vf_mul(d, vf_set1(xd[t])), vf_of(isum[t])));
         if (kind == W_Q6_K)
             continue;
-        vf dmin = vf_load_half(w + K_DMIN);
+        vf dmin = wide ? vf_load((const float *)(w + WIDE_K_DMIN)) : vf_load_half(w + K_DMIN);
+        const uint8_t *mins = w + (wide ? WIDE_K_MINS : K_MINS);
         UNROLL for (int t = 0; t < n; t++)
         {
             vi imin = vi_set1(0);
-            UNROLL for (int j = 0; j < 4; j++) imin = vi_dot_pairs(imin, w + K_MINS + 32 * j, pairs[4 * t + j]);
+            UNROLL for (int j = 0; j < 4; j++) imin = vi_dot_pairs(imin, mins + 32 * j, pairs[4 * t + j]);
             acc[t] = vf_sub(acc[t], vf_mul(vf_mul(dmin, vf_set1(xd[t])), vf_of(imin)));
         }
     }
@@ -169,15 +201,15 @@ OP void tile_k(int kind, int n, const uint8_t *w, const uint8_t *x, ptrdiff_t bl
 
 typedef void (*tile_function)(const uint8_t *, const uint8_t *, ptrdiff_t, float *, ptrdiff_t, int);
 
+#define TILE_OF(name, body, kind, n, wide)                                                                             \
+    static void name(const uint8_t *w, const uint8_t *x, ptrdiff_t b, float *y, ptrdiff_t s, int r)                    \
+    { body(kind, n, wide, w, x, b, y, s, r); }
 #define TILES(kind, body)                                                                                              \
-    static void kind##_1(const uint8_t *w, const uint8_t *x, ptrdiff_t b, float *y, ptrdiff_t s, int r)                \
-    { body(kind, 1, w, x, b, y, s, r); }                                                                               \
-    static void kind##_2(const uint8_t *w, const uint8_t *x, ptrdiff_t b, float *y, ptrdiff_t s, int r)                \
-    { body(kind, 2, w, x, b, y, s, r); }                                                                               \
-    static void kind##_4(const uint8_t *w, const uint8_t *x, ptrdiff_t b, float *y, ptrdiff_t s, int r)                \
-    { body(kind, 4, w, x, b, y, s, r); }                                                                               \
-    static void kind##_all(const uint8_t *w, const uint8_t *x, ptrdiff_t b, float *y, ptrdiff_t s, int r)              \
-    { body(kind, TILE, w, x, b, y, s, r); }
+    TILE_OF(kind##_1, body, kind, 1, 0)                                                                                \
+    TILE_OF(kind##_2, body, kind, 2, 0)                                                                                \
+    TILE_OF(kind##_4, body, kind, 4, 0)                                                                                \
+    TILE_OF(kind##_all, body, kind, TILE, 0)                                                                           \
+    TILE_OF(kind##_wide, body, kind, TILE, 1)
 TILES(W_Q4_0, tile32)
 TILES(W_Q4_1, tile32)
 TILES(W_Q5_0, tile32)
@@ -187,11 +219,85 @@ TILES(W_Q4_K, tile_k)
 TILES(W_Q5_K, tile_k)
 TILES(W_Q6_K, tile_k)
 
-#define TILES_OF(kind) {kind##_1, kind##_2, kind##_4, kind##_all}
-static const tile_function TILE_FUNCTIONS[W_KINDS][4] = {
+#define TILES_OF(kind) {kind##_1, kind##_2, kind##_4, kind##_all, kind##_wide}
+static const tile_function TILE_FUNCTIONS[W_KINDS][5] = {
     TILES_OF(W_Q4_0), TILES_OF(W_Q4_1), TILES_OF(W_Q5_0), TILES_OF(W_Q5_1),
     TILES_OF(W_Q8_0), TILES_OF(W_Q4_K), TILES_OF(W_Q5_K), TILES_OF(W_Q6_K),
 };
+
+static void widen32(int kind, const uint8_t *w, ptrdiff_t blocks, uint8_t *out)
+{
+    const sections at = sections_of(kind, blocks);
+    for (ptrdiff_t b = 0; b < blocks; b++, out += wide_bytes(kind)) {
+        vb q[8];
+        unpack32(kind, w + at.q + b * (kind == W_Q8_0 ? 512 : 256), w + at.qh + b * 64, q);
+        UNROLL for (int j = 0; j < 8; j++) memcpy(out + 64 * j, &q[j], 64);
+        vf_store((float *)(out + 512), vf_load_half(w + b * 32));
+        if (has_m(kind))
+            vf_store((float *)(out + 576), vf_load_half(w + at.m + b * 32));
+    }
+}
+
+static void widen_k(int kind, const uint8_t *w, ptrdiff_t blocks, uint8_t *out)
+{
+    for (ptrdiff_t b = 0; b < blocks; b++, w += k_bytes(kind), out += wide_bytes(kind)) {
+        UNROLL for (int j = 0; j < 8; j++)
+        {
+            vb q[8];
+            unpack_k(kind, w, j, q);
+            UNROLL for (int i = 0; i < 8; i++) memcpy(out + 512 * j + 64 * i, &q[i], 64);
+        }
+        vf_store((float *)(out + WIDE_K_D), vf_load_half(w + K_D));
+        if (kind == W_Q6_K) {
+            for (int j = 0; j < 16; j++) {
+                vi scale = vi_load_i8(w + K_SCALES + 16 * j);
+                memcpy(out + WIDE_K_SCALES + 64 * j, &scale, 64);
+            }
+            continue;
+        }
+        vf_store((float *)(out + WIDE_K_DMIN), vf_load_half(w + K_DMIN));
+        memcpy(out + WIDE_K_MINS, w + K_MINS, 128);
+        for (int j = 0; j < 8; j++) {
+            vi scale = vi_load_u8(w + K_SCALES + 16 * j);
+            memcpy(out + WIDE_K_SCALES + 64 * j, &scale, 64);
+        }
+    }
+}
+
+/* The group at w unpacked for T tokens, in a place that the thread keeps; NULL where that does not pay or there is no
+   memory. slot: 0 or 1, for two groups at once. */
+static const uint8_t *widened(int kind, const uint8_t *w, ptrdiff_t blocks, ptrdiff_t T, int slot)
+{
+    static _Thread_local struct {
+        uint8_t *at;
+        size_t bytes;
+    } kept[2];
+    const size_t bytes = (size_t)(blocks * wide_bytes(kind));
+    if (T < WIDE_FROM)
+        return NULL;
+    if (kept[slot].bytes < bytes) {
+        free(kept[slot].at);
+        kept[slot].at = aligned_alloc(64, bytes);
+        kept[slot].bytes = kept[slot].at ? bytes : 0;
+    }
+    if (kept[slot].at) {
+        if (kind <= W_Q8_0)
+            widen32(kind, w, blocks, kept[slot].at);
+        else
+            widen_k(kind, w, blocks, kept[slot].at);
+    }
+    return kept[slot].at;
+}
+
+/* One tile of n tokens with a group that is packed at w and perhaps wide too. */
+OP void tile(int kind, int n, const uint8_t *w, const uint8_t *wide, const uint8_t *x, ptrdiff_t blocks, float *y,
+             ptrdiff_t stride, int rows)
+{
+    if (wide && n == TILE)
+        TILE_FUNCTIONS[kind][4](wide, x, blocks, y, stride, rows);
+    else
+        TILE_FUNCTIONS[kind][n == TILE ? 3 : n / 2](w, x, blocks, y, stride, rows);
+}
 
 static void linear(int kind, const uint8_t *w, const uint8_t *x, ptrdiff_t T, ptrdiff_t rows, ptrdiff_t blocks,
                    float *y, int threads)
@@ -202,10 +308,10 @@ static void linear(int kind, const uint8_t *w, const uint8_t *x, ptrdiff_t T, pt
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (ptrdiff_t g = 0; g < groups; g++) {
         int n, here = rows - g * GROUP < GROUP ? (int)(rows - g * GROUP) : GROUP;
+        const uint8_t *packed = w + g * size, *wide = widened(kind, packed, blocks, T, 0);
         for (ptrdiff_t t = 0; t < T; t += n) {
             n = tile_at(T - t);
-            tile_function f = TILE_FUNCTIONS[kind][n == TILE ? 3 : n / 2];
-            f(w + g * size, x + t * token, blocks, y + t * rows + g * GROUP, rows, here);
+            tile(kind, n, packed, wide, x + t * token, blocks, y + t * rows + g * GROUP, rows, here);
         }
     }
 }
