@@ -115,7 +115,7 @@ OP void tile32(int kind, int n, int wide, const uint8_t *w, const uint8_t *x, pt
         {
             acc[t] = vf_add(acc[t], vf_mul(vf_mul(d, vf_set1(xd[t])), vf_of(isum[t])));
             if (has_m(kind))
-                acc[t] = vf_add(acc[t], vf_mul(m, vf_set1(xs[t])));
+                acc[t] = vf_add_exact(acc[t], m, vf_set1(xs[t])); /* both were float16: 22 bits at most */
         }
     }
     UNROLL for (int t = 0; t < n; t++) store_rows(y + t * stride, acc[t], rows);
