@@ -29,7 +29,7 @@ class Case:
     spread: dict[str, dict[str, float]]  # llama.cpp against itself, by what was changed
 
     def load(self, activations: Any, backend: Any = "numpy") -> ref_engine.Model:
-        """With None on the kernels where they are compiled: in q8 mode their bits are the definition's (tests/kernels)."""
+        """With None on the kernels where they are compiled, whose bits in q8 mode are the definition's."""
         return ref_engine.load(self.path, backend=backend, activations=activations)
 
 

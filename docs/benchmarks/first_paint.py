@@ -26,7 +26,8 @@ def main() -> None:
         sys.exit("first_paint: there is no chromium")
     with tempfile.TemporaryDirectory() as store:
         command = [sys.executable, "-m", "ref_engine", "serve", "--port", "0", "--quiet"]
-        server = subprocess.Popen(command, env={**os.environ, "REF_ENGINE_MODELS": store}, stdout=subprocess.PIPE, text=True)
+        env = {**os.environ, "REF_ENGINE_MODELS": store}
+        server = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
         try:
             assert server.stdout is not None
             found = re.search(r"http://\S+:\d+", server.stdout.readline())

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 from tool_answers import PING, WEATHER, Answer, Tool, read, read_every_way, schema
 
-from ref_engine.text.chat.tools import Call, CallArguments, CallStart, Text, ToolFormat, choose_format
+from ref_engine.text.chat.tools import Call, CallArguments, CallEnd, CallStart, Text, ToolFormat, choose_format
 from ref_engine.text.chat.tools.formats import CALLS
 
 # Enough of each template to choose its format by; the templates themselves are in test_tools_templates.py.
@@ -347,6 +347,25 @@ def test_deep_arguments_are_no_harm() -> None:
     found = read(choose_format(TEMPLATES["hermes"]), answer, TOOLS)
     assert found.calls == (("ping", {}),) and "no JSON" in found.errors[0]
     assert json.dumps(found.errors[0])
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ("1e999", 1.7976931348623157e308),
+        ("-2E+400", -1.7976931348623157e308),
+        ("4e-999", 0.0),
+        ("6.02e23", 6.02e23),
+        ("1" + "0" * 9000, int(1.7976931348623157e308)),
+    ],
+    ids=lambda value: str(value)[:8],
+)
+def test_a_number_that_no_double_holds_is_the_nearest_that_one_does(written: str, value: float) -> None:
+    """A grammar of `number` lets a model write it, so it must not cost the whole call."""
+    parser = choose_format(TEMPLATES["hermes"]).parser(TOOLS)
+    parts = parser.push('<tool_call>{"name": "ping", "arguments": {"a": [' + written + "]}}</tool_call>")
+    ends = [part for part in (*parts, *parser.flush()) if isinstance(part, CallEnd)]
+    assert [(end.arguments, end.error) for end in ends] == [({"a": [value]}, None)]
 
 
 SYNTAXES = {name: ToolFormat(name, syntax) for name, _, syntax in CALLS if name != "harmony"}

@@ -13,7 +13,7 @@ from ref_engine.errors import GrammarError
 from ref_engine.text.chat.tools.parts import Call, Tool
 from ref_engine.text.chat.tools.reader import Steps
 from ref_engine.text.chat.tools.schemas import arguments_schema, parameter_schema, resolved
-from ref_engine.text.chat.tools.session import Session, compact
+from ref_engine.text.chat.tools.session import Session, compact, read_json
 from ref_engine.text.grammar.lark import Literals
 from ref_engine.text.grammar.schema import schema_text
 
@@ -170,7 +170,7 @@ def value_of(text: str) -> Any:
     if text in _WORDS:
         return _WORDS[text]
     try:
-        return json.loads(text)
+        return read_json(text)
     except (ValueError, RecursionError):
         try:
             value = ast.literal_eval(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -91,10 +92,25 @@ class Syntax(Protocol):
         """A grammar of 1 to `most` calls from its rule `calls`; `literal` spells a text of the grammar."""
 
 
+def _bounded(text: str) -> float:
+    """The nearest number that a double holds. A schema's `number` may be written 1e999, which no reader can take
+    (RFC 8259, section 6, leaves the range to them)."""
+    return max(-sys.float_info.max, min(sys.float_info.max, float(text)))
+
+
+def _whole(text: str) -> int:
+    return int(text) if len(text) < 4000 else int(_bounded(text))  # Python's own limit is 4300 digits
+
+
+def read_json(text: str) -> Any:
+    """A JSON value of a call; numbers beyond a double are its largest. Raises ValueError and RecursionError."""
+    return json.loads(text, parse_float=_bounded, parse_int=_whole)
+
+
 def parse_object(text: str) -> tuple[Mapping[str, Any], str | None]:
     """A JSON object and None, or an empty one and what is wrong."""
     try:
-        value = json.loads(text)
+        value = read_json(text)
         json.dumps(value, allow_nan=False).encode()  # NaN and Infinity are no JSON
     except (ValueError, RecursionError) as error:
         return {}, f"the arguments are no JSON: {error}" if text.strip() else "the arguments are missing"

@@ -11,7 +11,7 @@ from typing import Any
 from ref_engine.text.chat.tools.parts import Call, Tool
 from ref_engine.text.chat.tools.reader import Steps
 from ref_engine.text.chat.tools.schemas import arguments_schema, parameter_schema, types_of
-from ref_engine.text.chat.tools.session import MAX_NAME, Session, compact
+from ref_engine.text.chat.tools.session import MAX_NAME, Session, compact, read_json
 from ref_engine.text.chat.tools.xml_grammar import value_rules
 from ref_engine.text.grammar.lark import Literals
 
@@ -162,7 +162,7 @@ def as_json(text: str) -> str:
     """A value of a type that the schema leaves open: JSON where it is JSON, else a Python literal, else a text."""
     stripped = text.strip()
     try:
-        return compact(json.loads(stripped))
+        return compact(read_json(stripped))
     except (ValueError, RecursionError):
         pass_on = {"True": True, "False": False, "None": None}
     if stripped in pass_on:
