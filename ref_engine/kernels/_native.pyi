@@ -23,7 +23,15 @@ class Packed:
     rows: int
     columns: int
     nbytes: int
-    def __init__(self, type: str, data: NDArray[np.uint8], rows: int, columns: int, n_threads: int) -> None: ...
+    def __init__(
+        self,
+        type: str,
+        data: NDArray[np.uint8],
+        rows: int,
+        columns: int,
+        n_threads: int,
+        points: NDArray[np.int8] | None = None,
+    ) -> None: ...
 
 class Stack:
     kind: int

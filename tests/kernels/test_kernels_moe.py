@@ -77,7 +77,10 @@ CASES = {
     "situ": Case(Q8, 8, 2, 17, 64, 64, "situ", (4.0, 25.0)),
     "situ, up as it is": Case(Q8, 8, 2, 2, 64, 64, "situ", (0.1, 0.0)),
     "skewed": Case(K4, 9, 8, 17, 256, 256, skewed=True),
-    "no kernel": Case(("IQ4_XS", "Q4_K", "Q4_K"), 3, 2, 2, 256, 256, one_call=False),
+    "levels": Case(("MXFP4", "IQ4_NL", "Q3_K"), 5, 3, 17, 256, 256, factors=True),
+    "levels, two ways to round": Case(("Q2_K", "NVFP4", "IQ4_XS"), 4, 2, 17, 256, 256),
+    "levels, fused": Case(("IQ2_S", "IQ2_S", "TQ1_0"), 4, 2, 17, 256, 256, fused=True),
+    "no kernel": Case(("Q8_K", "Q4_K", "Q4_K"), 3, 2, 2, 256, 256, one_call=False),
 }
 
 

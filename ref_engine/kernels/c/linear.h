@@ -2,24 +2,6 @@
 
    Integer sums are exact; each output then adds its blocks in order, every product and sum rounded to float32. */
 
-OP void unpack32(int kind, const uint8_t *q, const uint8_t *qh, vb *w)
-{
-    if (kind == W_Q8_0) {
-        UNROLL for (int j = 0; j < 8; j++) w[j] = vb_load(q + 64 * j);
-        return;
-    }
-    UNROLL for (int j = 0; j < 4; j++)
-    {
-        vb both = vb_load(q + 64 * j);
-        w[j] = vb_low4(both);
-        w[j + 4] = vb_high4(both);
-    }
-    if (has_qh(kind)) {
-        vb high = vb_load(qh);
-        UNROLL for (int j = 0; j < 8; j++) w[j] = vb_or(w[j], vb_bit4(high, j));
-    }
-}
-
 OP void store_rows(float *y, vf acc, int rows)
 {
     if (rows == 16)
@@ -63,13 +45,33 @@ OP void fetch_ahead(const uint8_t *w, int bytes)
     UNROLL for (int i = 0; i < bytes; i += 64) __builtin_prefetch(w + FETCH_AHEAD + i);
 }
 
+/* NVFP4: the sums of two times 16 weights times their scales. Products have at most 19 bits and are exact, so that their
+   sum is rounded once, as if it had been one integer. sum: -16 times that of the 32 activations. */
+OP void scaled_halves(int n, const vb *q, const uint8_t *scales, const int8_t *x, const int32_t *sum, vf *y)
+{
+    uint8_t bytes[64];
+    memset(bytes, 16, sizeof bytes);
+    const vb one = vb_load(bytes), sixteens[4] = {one, one, one, one};
+    const vf units = vf_set1(512), first = vf_mul(vf_load_half(scales), units),
+             second = vf_mul(vf_load_half(scales + 32), units);
+    vi low[TILE], high[TILE];
+    UNROLL for (int t = 0; t < n; t++) low[t] = vi_set1(0);
+    dots(n, sixteens, 4, 5, x, 32, low); /* 16 times the sum of the first 16 */
+    UNROLL for (int t = 0; t < n; t++) high[t] = vi_add(vi_set1(sum[t]), low[t]);
+    UNROLL for (int t = 0; t < n; t++) low[t] = vi_mul(low[t], vi_set1(-1));
+    dots(n, q, 4, 5, x, 32, low);
+    dots(n, q + 4, 4, 5, x + 16, 32, high);
+    UNROLL for (int t = 0; t < n; t++) y[t] = vf_add(vf_mul(first, vf_of(low[t])), vf_mul(second, vf_of(high[t])));
+}
+
 /* One group of rows, one tile of n tokens, weights in blocks of 32. y: first output of the first token. */
 OP void tile32(int kind, int n, const uint8_t *w, const uint8_t *x, ptrdiff_t blocks, float *y, ptrdiff_t stride,
                int rows)
 {
     const sections at = sections_of(kind, blocks);
-    const int weight_bytes = kind == W_Q8_0 ? 512 : 256;
-    const int sum_at = kind == W_Q4_0 ? 40 : kind == W_Q5_0 ? 44 : 48;
+    const int sum_at = kind == W_Q4_0 ? 40 : kind == W_Q5_0 || kind == W_MXFP4 || kind == W_NVFP4 ? 44 : 48;
+    const int bits = bits32(kind);
+    const vb levels = levels_of(w);
     vf acc[TILE];
     UNROLL for (int t = 0; t < n; t++) acc[t] = vf_set1(0);
     for (ptrdiff_t b = 0; b < blocks; b++, x += n * X32_BYTES) {
@@ -79,15 +81,21 @@ OP void tile32(int kind, int n, const uint8_t *w, const uint8_t *x, ptrdiff_t bl
         const float *xd = (const float *)(x + 32 * n), *xs = xd + n;
         const int32_t *sum = (const int32_t *)(x + sum_at * n);
         vb q[8];
-        unpack32(kind, w + at.q + b * weight_bytes, w + at.qh + b * 64, q);
-        vf d = vf_load_half(w + b * 32), m = vf_load_half(w + (has_m(kind) ? at.m : 0) + b * 32);
-        vi isum[TILE];
-        UNROLL for (int t = 0; t < n; t++)
-            isum[t] = vi_set1(has_m(kind) ? 0 : kind == W_Q8_0 ? SHIFTED_START(sum[t]) : sum[t]);
-        dots(n, q, 8, kind == W_Q8_0 ? 8 : has_qh(kind) ? 5 : 4, xq, 32, isum);
+        unpack32(kind, levels, w + at.q + b * q_bytes(kind), w + at.qh + b * 64, q);
+        vf d = scale32(kind, w + at.d + b * d_bytes(kind)), fsum[TILE];
+        vf m = vf_load_half(w + (has_m(kind) ? at.m : 0) + b * 32);
+        if (kind == W_NVFP4)
+            scaled_halves(n, q, w + at.d + b * d_bytes(kind), xq, sum, fsum);
+        else {
+            vi isum[TILE];
+            UNROLL for (int t = 0; t < n; t++)
+                isum[t] = vi_set1(has_m(kind) ? 0 : bits == 8 ? SHIFTED_START(sum[t]) : sum[t]);
+            dots(n, q, 8, bits, xq, 32, isum);
+            UNROLL for (int t = 0; t < n; t++) fsum[t] = vf_of(isum[t]);
+        }
         UNROLL for (int t = 0; t < n; t++)
         {
-            acc[t] = vf_add(acc[t], vf_mul(vf_mul(d, vf_set1(xd[t])), vf_of(isum[t])));
+            acc[t] = vf_add(acc[t], vf_mul(vf_mul(d, vf_set1(xd[t])), fsum[t]));
             if (has_m(kind))
                 acc[t] = vf_add(acc[t], vf_mul(m, vf_set1(xs[t])));
         }
@@ -95,73 +103,78 @@ OP void tile32(int kind, int n, const uint8_t *w, const uint8_t *x, ptrdiff_t bl
     UNROLL for (int t = 0; t < n; t++) store_rows(y + t * stride, acc[t], rows);
 }
 
-/* Eight quads of a K-quant: 32 weights. j: sub-block of 32, in the order of the row. */
-OP void unpack_k(int kind, const uint8_t *w, int j, vb *q)
+/* isum[t] + sub-block j of 32 weights, times its scale or its two. shifted: -32 times the sums of 16 activations. */
+OP void sub_block(int kind, int n, const vb *q, const uint8_t *w, int j, const int8_t *x, const int32_t *shifted, vi *isum)
 {
-    if (kind == W_Q6_K) {
-        int half = j / 4, run = j % 4;
-        UNROLL for (int i = 0; i < 8; i++)
-        {
-            vb low = vb_load(w + K_Q + 1024 * half + 512 * (run % 2) + 64 * i);
-            vb high = vb_load(w + K_QH + 512 * half + 64 * i);
-            q[i] = vb_or(run < 2 ? vb_low4(low) : vb_high4(low), vb_bits45(high, run));
-        }
+    const int bits = bits_k(kind), each = in_sixteens(kind) ? 4 : 8;
+    if (kind == W_LEVELS2) { /* without a scale */
+        dots(n, q, 8, bits, x, 256, isum);
         return;
     }
-    UNROLL for (int i = 0; i < 8; i++)
+    UNROLL for (int half = 0; half < 8 / each; half++)
     {
-        vb both = vb_load(w + K_Q + 512 * (j / 2) + 64 * i);
-        q[i] = j % 2 ? vb_high4(both) : vb_low4(both);
-        if (kind == W_Q5_K)
-            q[i] = vb_or(q[i], vb_bit4(vb_load(w + K_QH + 64 * i), j));
+        const int i = 2 * j + half;
+        vi scale = scale_k(kind, w + K_SCALES + 16 * (each == 4 ? i : j)), sum[TILE];
+        UNROLL for (int t = 0; t < n; t++) sum[t] = vi_set1(start_k(kind, shifted + 16 * t + i));
+        dots(n, q + 4 * half, each, bits, x + 16 * half, 256, sum);
+        UNROLL for (int t = 0; t < n; t++) isum[t] = vi_add(isum[t], vi_mul(sum[t], scale));
     }
+}
+
+/* Sums of minima times the sums of their activations: pairs of sub-blocks, 16 rows x 2 bytes; x of one token. */
+OP vf sum_of_mins(const uint8_t *mins, const int32_t *x, int pairs)
+{
+    vi imin = vi_set1(0);
+    UNROLL for (int j = 0; j < pairs; j++) imin = vi_dot_pairs(imin, mins + 32 * j, x[j]);
+    return vf_of(imin);
+}
+
+/* Q2_K: the minima, high nibbles of 16 x 16 rows, as pairs. */
+OP void pairs_of_mins(const uint8_t *scales, uint8_t *pairs)
+{
+    for (int j = 0; j < 8; j++)
+        for (int r = 0; r < 16; r++) {
+            pairs[32 * j + 2 * r] = scales[32 * j + r] >> 4;
+            pairs[32 * j + 2 * r + 1] = scales[32 * j + 16 + r] >> 4;
+        }
 }
 
 /* The same as tile32 for blocks of 256: sums of the sub-blocks times their integer scales, in int32. */
 OP void tile_k(int kind, int n, const uint8_t *w, const uint8_t *x, ptrdiff_t blocks, float *y, ptrdiff_t stride,
                int rows)
 {
+    const vb levels = levels_of(w);
     vf acc[TILE];
     UNROLL for (int t = 0; t < n; t++) acc[t] = vf_set1(0);
+    w += has_levels(kind) ? LEVELS_BYTES : 0;
     for (ptrdiff_t b = 0; b < blocks; b++, x += n * XK_BYTES, w += k_bytes(kind)) {
         const int8_t *xq = (const int8_t *)x;
         const float *xd = (const float *)(x + 256 * n);
         const int32_t *pairs = (const int32_t *)(x + 260 * n), *shifted = (const int32_t *)(x + 276 * n);
+        const int32_t *pairs16 = (const int32_t *)(x + 340 * n);
         vi isum[TILE];
-        UNROLL for (int t = 0; t < n; t++) isum[t] = vi_set1(0);
+        UNROLL for (int t = 0; t < n; t++) isum[t] = vi_set1(kind == W_LEVELS2 ? minus_sum(shifted + 16 * t) : 0);
         UNROLL for (int j = 0; j < 8; j++)
         {
             vb q[8];
             if (n == 1)
                 fetch_ahead(w + j * (k_bytes(kind) / 8), (int)k_bytes(kind) / 8);
-            unpack_k(kind, w, j, q);
-            vi one[TILE], two[TILE];
-            if (kind == W_Q6_K) { /* sixteen weights to a scale */
-                vi s0 = vi_load_i8(w + K_SCALES + 32 * j), s1 = vi_load_i8(w + K_SCALES + 32 * j + 16);
-                UNROLL for (int t = 0; t < n; t++) one[t] = vi_set1(shifted[16 * t + 2 * j]);
-                UNROLL for (int t = 0; t < n; t++) two[t] = vi_set1(shifted[16 * t + 2 * j + 1]);
-                dots(n, q, 4, 6, xq + 32 * j, 256, one);
-                UNROLL for (int t = 0; t < n; t++) isum[t] = vi_add(isum[t], vi_mul(one[t], s0));
-                dots(n, q + 4, 4, 6, xq + 32 * j + 16, 256, two);
-                UNROLL for (int t = 0; t < n; t++) isum[t] = vi_add(isum[t], vi_mul(two[t], s1));
-            } else {
-                vi scale = vi_load_u8(w + K_SCALES + 16 * j);
-                UNROLL for (int t = 0; t < n; t++) one[t] = vi_set1(0);
-                dots(n, q, 8, kind == W_Q4_K ? 4 : 5, xq + 32 * j, 256, one);
-                UNROLL for (int t = 0; t < n; t++) isum[t] = vi_add(isum[t], vi_mul(one[t], scale));
-            }
+            unpack_k(kind, levels, w, j, q);
+            sub_block(kind, n, q, w, j, xq + 32 * j, shifted, isum);
         }
-        vf d = vf_load_half(w + K_D);
+        vf d = has_levels(kind) ? vf_load((const float *)(w + K_D)) : vf_load_half(w + K_D);
         UNROLL for (int t = 0; t < n; t++)
             acc[t] = vf_add(acc[t], vf_mul(vf_mul(d, vf_set1(xd[t])), vf_of(isum[t])));
-        if (kind == W_Q6_K)
+        if (!has_mins(kind))
             continue;
         vf dmin = vf_load_half(w + K_DMIN);
+        uint8_t mins[256];
+        if (kind == W_Q2_K)
+            pairs_of_mins(w + K_SCALES, mins);
         UNROLL for (int t = 0; t < n; t++)
         {
-            vi imin = vi_set1(0);
-            UNROLL for (int j = 0; j < 4; j++) imin = vi_dot_pairs(imin, w + K_MINS + 32 * j, pairs[4 * t + j]);
-            acc[t] = vf_sub(acc[t], vf_mul(vf_mul(dmin, vf_set1(xd[t])), vf_of(imin)));
+            vf imin = kind == W_Q2_K ? sum_of_mins(mins, pairs16 + 8 * t, 8) : sum_of_mins(w + K_MINS, pairs + 4 * t, 4);
+            acc[t] = vf_sub(acc[t], vf_mul(vf_mul(dmin, vf_set1(xd[t])), imin));
         }
     }
     UNROLL for (int t = 0; t < n; t++) store_rows(y + t * stride, acc[t], rows);
@@ -186,17 +199,26 @@ TILES(W_Q8_0, tile32)
 TILES(W_Q4_K, tile_k)
 TILES(W_Q5_K, tile_k)
 TILES(W_Q6_K, tile_k)
+TILES(W_LEVELS32, tile32)
+TILES(W_MXFP4, tile32)
+TILES(W_NVFP4, tile32)
+TILES(W_Q2_K, tile_k)
+TILES(W_Q3_K, tile_k)
+TILES(W_LEVELS2, tile_k)
+TILES(W_LEVELS3, tile_k)
+TILES(W_LEVELS4, tile_k)
 
 #define TILES_OF(kind) {kind##_1, kind##_2, kind##_4, kind##_all}
 static const tile_function TILE_FUNCTIONS[W_KINDS][4] = {
-    TILES_OF(W_Q4_0), TILES_OF(W_Q4_1), TILES_OF(W_Q5_0), TILES_OF(W_Q5_1),
-    TILES_OF(W_Q8_0), TILES_OF(W_Q4_K), TILES_OF(W_Q5_K), TILES_OF(W_Q6_K),
+    TILES_OF(W_Q4_0), TILES_OF(W_Q4_1), TILES_OF(W_Q5_0), TILES_OF(W_Q5_1), TILES_OF(W_Q8_0), TILES_OF(W_LEVELS32),
+    TILES_OF(W_MXFP4), TILES_OF(W_NVFP4), TILES_OF(W_Q4_K), TILES_OF(W_Q5_K), TILES_OF(W_Q6_K), TILES_OF(W_Q2_K),
+    TILES_OF(W_Q3_K), TILES_OF(W_LEVELS2), TILES_OF(W_LEVELS3), TILES_OF(W_LEVELS4),
 };
 
 static void linear(int kind, const uint8_t *w, const uint8_t *x, ptrdiff_t T, ptrdiff_t rows, ptrdiff_t blocks,
                    float *y, int threads)
 {
-    const ptrdiff_t groups = (rows + GROUP - 1) / GROUP, token = blocks * (kind <= W_Q8_0 ? X32_BYTES : XK_BYTES);
+    const ptrdiff_t groups = (rows + GROUP - 1) / GROUP, token = blocks * (in_blocks_of_32(kind) ? X32_BYTES : XK_BYTES);
     const ptrdiff_t size = packed_group(kind, blocks);
     (void)threads;
 #pragma omp parallel for num_threads(threads) schedule(static)

@@ -18,6 +18,7 @@
 #include REF_ENGINE_VECTORS
 
 #include "activations.h"
+#include "unpack.h"
 #include "linear.h"
 
 #include "lanes.h"
