@@ -111,8 +111,10 @@ OP void sub_block(int kind, int n, const vb *q, const uint8_t *w, int j, const i
         dots(n, q, 8, bits, x, 256, isum);
         return;
     }
-    UNROLL for (int half = 0; half < 8 / each; half++)
+    UNROLL for (int half = 0; half < 2; half++)
     {
+        if (half && each == 8)
+            break;
         const int i = 2 * j + half;
         vi scale = scale_k(kind, w + K_SCALES + 16 * (each == 4 ? i : j)), sum[TILE];
         UNROLL for (int t = 0; t < n; t++) sum[t] = vi_set1(start_k(kind, shifted + 16 * t + i));
