@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +9,6 @@ from dataclasses import dataclass, replace
 
 from ref_engine.engine import Job, Ticket
 from ref_engine.errors import RefEngineError
-from ref_engine.generate import Event as TokenEvent
 from ref_engine.sample import SamplingParams
 from ref_engine.text.chat.tools import AnswerParser
 from ref_engine.text.grammar import Grammar
@@ -69,7 +67,7 @@ class Pipeline:
         lease = self.pool.lease(found.name, found.path, request.keep_alive, gone)
         answers: list[Answer] = []
         try:
-            answers = self._answers(request, lease.resident, found.own, caller)
+            answers = self._answers(request, lease.resident, found.own, caller, gone)
             events = self._events(request, answers, lease, caller, began, gone)
             first = next(events)  # so that what fails before the prompt has a slot is raised, and not told in a stream
             if isinstance(first, Failed):
@@ -126,7 +124,9 @@ class Pipeline:
         room = limit - min(limit // 4 if most is None else most, limit // 4) - 1
         return make_prompt(request, resident, own, max(room, 1))
 
-    def _answers(self, request: Request, resident: Resident, own: Own, caller: Caller) -> list[Answer]:
+    def _answers(
+        self, request: Request, resident: Resident, own: Own, caller: Caller, gone: Callable[[], bool]
+    ) -> list[Answer]:
         prompt = self._prompt(request, resident, own)
         self._log.text("prompt", request_id=caller.request_id, text=prompt.text)
         grammar = self._grammars.of(request, resident, prompt.text)
@@ -156,7 +156,7 @@ class Pipeline:
                 )
                 answers.append(
                     Answer(
-                        resident.engine.submit(mine),
+                        resident.engine.submit(mine, gone),
                         resident.tokenizer,
                         choice=choice,
                         parser=self._parser(request, resident, prompt) if reads else None,
@@ -197,7 +197,7 @@ class Pipeline:
                             continue
                         started.add(i)
                         yield from answer.start(request.model)
-                    for event in answer.read(_next(answer.ticket, gone)):
+                    for event in answer.read(answer.ticket.next()):
                         if isinstance(event, Done):
                             total_s = time.perf_counter() - began
                             event = replace(event, timings=replace(event.timings, total_s=total_s, load_s=lease.load_s))
@@ -255,17 +255,6 @@ def _started(ticket: Ticket, gone: Callable[[], bool], patient: bool) -> bool:
         if not patient:
             return False
     return True
-
-
-def _next(ticket: Ticket, gone: Callable[[], bool]) -> TokenEvent | None:
-    """The next event of the engine; a job whose client has left is cancelled."""
-    while True:
-        if gone():
-            ticket.cancel()
-        try:
-            return ticket.next(timeout=_POLL)
-        except queue.Empty:
-            continue
 
 
 def _context(request: Request, resident: Resident, own: Own) -> int:

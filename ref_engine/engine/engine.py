@@ -21,7 +21,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
-from ref_engine.engine.job import EngineStopped, Job, Ticket
+from ref_engine.engine.job import EngineStopped, Job, Ticket, never
 from ref_engine.engine.slots import C, Slot, Work, begin, choose
 from ref_engine.engine.waiting import FairQueue
 from ref_engine.errors import ContextFull, RefEngineError
@@ -82,14 +82,14 @@ class Engine(Generic[C]):
 
     # -- from any thread
 
-    def submit(self, job: Job) -> Ticket:
-        """Checks the job and queues it. Raises ContextFull, QueueFull, EngineStopped, or RefEngineError for an argument
-        out of range."""
+    def submit(self, job: Job, gone: Callable[[], bool] = never) -> Ticket:
+        """Checks the job and queues it; it is cancelled when `gone` says so. Raises ContextFull, QueueFull,
+        EngineStopped, or RefEngineError for an argument out of range."""
         ids = checked_prompt(job.ids, self._tokenizer.n_vocab)
         limit = self.n_ctx if job.n_ctx is None else min(job.n_ctx, self.n_ctx)
         if len(ids) > limit:
             raise ContextFull(f"the prompt has {len(ids)} tokens, the context {limit}")
-        work = Work(Ticket(job), self._continuation(job), ids, limit)
+        work = Work(Ticket(job, gone), self._continuation(job), ids, limit)
         with self._wake:
             self._check_running()
             self._queue.push(work, self.max_queue + self.parallel - self._n_active())

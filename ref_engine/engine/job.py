@@ -77,15 +77,24 @@ class _End:
     error: Exception | None = None
 
 
+def never() -> bool:
+    return False
+
+
 class Ticket:
     """A job on its way: iterate over it for `ref_engine.generate.Event`s. For one reader; the engine writes.
+
+    gone: whether nobody waits for it any more; asked between steps, on the engine's thread.
 
     Iteration ends after the event with a finish_reason, or without one where the job was cancelled. It raises what
     went wrong: EngineStopped, or the RefEngineError of a sampler.
     """
 
-    def __init__(self, job: Job, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self, job: Job, gone: Callable[[], bool] = never, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
         self.job = job
+        self._gone = gone
         self._clock = clock
         self._events: queue.SimpleQueue[Event | _End] = queue.SimpleQueue()
         self._started = threading.Event()
@@ -122,7 +131,7 @@ class Ticket:
 
     @property
     def cancelled(self) -> bool:
-        return self._cancelled.is_set()
+        return self._cancelled.is_set() or self._gone()
 
     @property
     def usage(self) -> Usage:

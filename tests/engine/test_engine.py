@@ -230,15 +230,16 @@ def test_queue_limit(start: Start) -> None:
     ]
 
 
-def test_cancelled_jobs_leave_within_a_token(start: Start) -> None:
-    model = Model(gated=True)
+@pytest.mark.parametrize("by", ["the reader", "the engine, which asks whether anybody is there"])
+def test_cancelled_jobs_leave_within_a_token(start: Start, by: str) -> None:
+    model, gone = Model(gated=True), threading.Event()
     engine = start(model, parallel=2)
-    staying, leaving = engine.submit(job(1, n=30)), engine.submit(job(2, n=30))
+    staying, leaving = engine.submit(job(1, n=30)), engine.submit(job(2, n=30), gone.is_set)
     waiting = engine.submit(job(3, n=2))
     model.open(5)
     model.wait_begun(6)  # the sixth step is at the gate
     assert not waiting.wait_started(0)
-    leaving.cancel()
+    leaving.cancel() if by == "the reader" else gone.set()
     model.open(2)
     model.wait_begun(2)
     assert waiting.wait_started(30)

@@ -22,6 +22,7 @@ typedef struct {
 /* The keys and values of one head. */
 typedef struct {
     const uint8_t *k, *v;
+    const float *turned;    /* in place of k: blocks of sixteen keys, each (Hd, 16) */
     ptrdiff_t k_key, v_key; /* bytes from one key to the next */
     int fetch;              /* ask for the keys and values of all heads ahead: nobody has read them yet */
 } attend_keys;
@@ -38,12 +39,12 @@ OP ptrdiff_t end_key(const attend_args *a, ptrdiff_t t)
 }
 
 #define PADDED_KEYS(a) (((a)->S + 15) / 16 * 16)
-#define CONVERTS(a) ((a)->half && (a)->T >= QUERIES) /* many queries: keys and values to float32 first */
+#define TURNS(a) ((a)->T >= QUERIES) /* many queries: keys turned and values in float32 first */
 
 static size_t attend_scratch(const attend_args *a, int threads)
 {
-    size_t converted = CONVERTS(a) ? (size_t)(a->S * a->K * (a->Hd + a->Vd)) : 0;
-    return converted + (size_t)(threads * QUERIES * PADDED_KEYS(a));
+    size_t turned = TURNS(a) ? (size_t)(a->K * (PADDED_KEYS(a) * a->Hd + a->S * a->Vd)) : 0;
+    return turned + (size_t)(threads * QUERIES * PADDED_KEYS(a));
 }
 
 OP int clip16(ptrdiff_t n) { return n < 0 ? 0 : n > 16 ? 16 : (int)n; }
@@ -54,27 +55,40 @@ OP vm seen_lanes(ptrdiff_t s, ptrdiff_t from, ptrdiff_t end)
     return vm_and_not(vm_below(clip16(end - s)), vm_below(clip16(from - s)));
 }
 
-/* Dot products of QUERIES queries with 16 keys from `s` on, into their places; n a multiple of 16. */
-OP void dots_shared(int kind, const attend_row *row, ptrdiff_t n, const uint8_t *keys, ptrdiff_t stride, ptrdiff_t s)
+/* Products of n queries with a block of sixteen keys that is turned, (Hd, 16), into their places. The sums are those of
+   `lane_fold`, without moving anything between lanes: each vector here is one lane of sixteen dot products. */
+OP void dots_turned(int n, const attend_row *row, ptrdiff_t Hd, const float *k, ptrdiff_t s)
 {
-    for (int four = 0; four < 16; four += 4) {
-        vf acc[16];
-        float sums[16];
-        UNROLL for (int i = 0; i < 16; i++) acc[i] = vf_set1(0);
-        for (ptrdiff_t i = 0; i < n; i += 16) {
-            vf q[QUERIES];
-            UNROLL for (int t = 0; t < QUERIES; t++) q[t] = vf_load(row[t].q + i);
-            UNROLL for (int k = 0; k < 4; k++)
-            {
-                vf key = load16(kind, keys + (four + k) * stride + i * item_bytes(kind));
-                UNROLL for (int t = 0; t < QUERIES; t++)
-                    acc[FOLD_SLOT(4 * t + k)] = vf_add(acc[FOLD_SLOT(4 * t + k)], vf_mul(q[t], key));
-            }
+    vf even[QUERIES], odd[QUERIES];
+    UNROLL for (int step = 0; step < 4; step++)
+    {
+        const int lane = step == 1 ? 2 : step == 2 ? 1 : step; /* of eight: the order in which they are added up */
+        vf acc[4][QUERIES];
+        UNROLL for (int j = 0; j < 4; j++)
+        {
+            const ptrdiff_t i = lane + 4 * j;
+            UNROLL for (int t = 0; t < n; t++)
+                acc[j][t] = i < Hd ? vf_mul(vf_load(k + 16 * i), vf_set1(row[t].q[i])) : vf_set1(0);
         }
-        vf_store(sums, vf_fold16(acc));
-        for (int t = 0; t < QUERIES; t++)
-            memcpy(row[t].p + s + four, sums + 4 * t, 16);
+        for (ptrdiff_t i = 16 + lane; i < Hd; i += 16)
+            UNROLL for (int j = 0; j < 4; j++)
+            {
+                if (i + 4 * j >= Hd)
+                    break;
+                vf key = vf_load(k + 16 * (i + 4 * j));
+                UNROLL for (int t = 0; t < n; t++)
+                    acc[j][t] = vf_add(acc[j][t], vf_mul(key, vf_set1(row[t].q[i + 4 * j])));
+            }
+        UNROLL for (int t = 0; t < n; t++)
+        {
+            vf four = vf_add(vf_add(acc[0][t], acc[2][t]), vf_add(acc[1][t], acc[3][t]));
+            if (step < 2)
+                even[t] = step ? vf_add(even[t], four) : four;
+            else
+                odd[t] = step == 3 ? vf_add(odd[t], four) : four;
+        }
     }
+    UNROLL for (int t = 0; t < n; t++) vf_store(row[t].p + s, vf_add(even[t], odd[t]));
 }
 
 /* `count` keys or values of all heads, some keys after those at p. */
@@ -96,8 +110,11 @@ OP void products(const attend_args *a, int kind, const attend_keys *keys, const 
         const uint8_t *k = keys->k + s * keys->k_key;
         if (keys->fetch)
             fetch_keys(k, keys->k_key, 16);
-        if (n == QUERIES && a->S - s >= 16 && a->Hd % 16 == 0)
-            dots_shared(kind, row, a->Hd, k, keys->k_key, s);
+        if (keys->turned && n == QUERIES)
+            dots_turned(QUERIES, row, a->Hd, keys->turned + s * a->Hd, s);
+        else if (keys->turned)
+            for (int t = 0; t < n; t++)
+                dots_turned(1, row + t, a->Hd, keys->turned + s * a->Hd, s);
         else
             for (int t = 0; t < n; t++)
                 vf_store(row[t].p + s, dot16(kind, row[t].q, a->Hd, k, keys->k_key, clip16(a->S - s)));
@@ -221,37 +238,53 @@ static void attend_rows_f16(const attend_args *a, const attend_keys *keys, const
     attend_rows(a, P_F16, keys, row, n);
 }
 
-OP void to_float(const uint16_t *from, ptrdiff_t n, float *to)
+OP void to_float(int half, const void *from, ptrdiff_t n, float *to)
 {
     ptrdiff_t i = 0;
+    if (!half) {
+        memcpy(to, from, (size_t)n * 4);
+        return;
+    }
     for (; i + 16 <= n; i += 16)
-        vf_store(to + i, vf_load_half(from + i));
+        vf_store(to + i, vf_load_half((const uint16_t *)from + i));
     for (; i < n; i++)
-        to[i] = half_to_float(from[i]);
+        to[i] = half_to_float(((const uint16_t *)from)[i]);
 }
 
-/* Keys and values from `from` on as float32, those of a head one after the other: (K, S, Hd), (K, S, Vd). */
-static void convert_keys(const attend_args *a, ptrdiff_t from, float *k32, float *v32, int threads)
+/* Sixteen keys of each head at s, those from S on zeros, as (Hd, 16) each; their values as (S, Vd) of each head. */
+static void turn_keys(const attend_args *a, ptrdiff_t s, float *turned, float *v32)
 {
-    (void)threads;
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (ptrdiff_t s = from; s < a->S; s++)
-        for (ptrdiff_t h = 0; h < a->K; h++) {
-            const uint8_t *v = (const uint8_t *)a->v + s * a->v_key + h * a->v_head;
-            to_float((const uint16_t *)a->k + (s * a->K + h) * a->Hd, a->Hd, k32 + (h * a->S + s) * a->Hd);
-            to_float((const uint16_t *)v, a->Vd, v32 + (h * a->S + s) * a->Vd);
+    const ptrdiff_t item = a->half ? 2 : 4;
+    for (ptrdiff_t h = 0; h < a->K; h++) {
+        float *block = turned + (h * PADDED_KEYS(a) + s) * a->Hd;
+        for (ptrdiff_t l = 0; l < 16; l++) {
+            const ptrdiff_t key = s + l;
+            if (key < a->S) {
+                const uint8_t *v = (const uint8_t *)a->v + key * a->v_key + h * a->v_head;
+                to_float(a->half, v, a->Vd, v32 + (h * a->S + key) * a->Vd);
+            }
+            for (ptrdiff_t i = 0; i < a->Hd; i += 16) {
+                const ptrdiff_t n = a->Hd - i < 16 ? a->Hd - i : 16;
+                const uint8_t *k = (const uint8_t *)a->k + ((key * a->K + h) * a->Hd + i) * item;
+                float some[16] = {0};
+                if (key < a->S)
+                    to_float(a->half, k, n, some);
+                for (ptrdiff_t j = 0; j < n; j++)
+                    block[16 * (i + j) + l] = some[j];
+            }
         }
+    }
 }
 
 /* Queries `first` .. of the group of heads that shares key head h, counted token by token. */
-static void attend_some(const attend_args *a, const float *k32, const float *v32, ptrdiff_t h, ptrdiff_t first, int n,
-                        float *p)
+static void attend_some(const attend_args *a, const float *turned, const float *v32, ptrdiff_t h, ptrdiff_t first,
+                        int n, float *p)
 {
     const ptrdiff_t group = a->H / a->K, item = a->half ? 2 : 4;
-    attend_keys keys = {(const uint8_t *)a->k + h * a->Hd * item, (const uint8_t *)a->v + h * a->v_head,
+    attend_keys keys = {(const uint8_t *)a->k + h * a->Hd * item, (const uint8_t *)a->v + h * a->v_head, NULL,
                         a->K * a->Hd * item, a->v_key, a->T == 1 && h == 0};
-    if (k32) {
-        keys.k = (const uint8_t *)(k32 + h * a->S * a->Hd), keys.k_key = a->Hd * 4;
+    if (turned) {
+        keys.turned = turned + h * PADDED_KEYS(a) * a->Hd;
         keys.v = (const uint8_t *)(v32 + h * a->S * a->Vd), keys.v_key = a->Vd * 4;
     }
     attend_row row[QUERIES];
@@ -264,7 +297,7 @@ static void attend_some(const attend_args *a, const float *k32, const float *v32
         row[i].from = first_key(a, t);
         row[i].end = end_key(a, t);
     }
-    if (k32 || !a->half)
+    if (turned || !a->half)
         attend_rows_f32(a, &keys, row, n);
     else
         attend_rows_f16(a, &keys, row, n);
@@ -276,19 +309,21 @@ static void attend(const attend_args *a, int threads)
     /* fewer together where there would not be enough for all threads */
     const ptrdiff_t together = queries / QUERIES * a->K >= 2 * threads || threads == 1 ? QUERIES : 1;
     const ptrdiff_t tiles = (queries + together - 1) / together;
-    const int converts = CONVERTS(a);
-    float *k32 = a->scratch, *v32 = k32 + (converts ? a->S * a->K * a->Hd : 0);
-    float *p = v32 + (converts ? a->S * a->K * a->Vd : 0);
-    if (converts) {
+    const int turns = TURNS(a);
+    float *turned = a->scratch, *v32 = turned + (turns ? PADDED_KEYS(a) * a->K * a->Hd : 0);
+    float *p = v32 + (turns ? a->S * a->K * a->Vd : 0);
+    if (turns) {
         ptrdiff_t from = a->S;
         for (ptrdiff_t t = 0; t < a->T; t++)
             from = first_key(a, t) < from ? first_key(a, t) : from;
-        convert_keys(a, from / 16 * 16, k32, v32, threads);
+#pragma omp parallel for num_threads(threads) schedule(static) if (a->T * a->S * a->H * a->Hd >= WORTH_THREADS)
+        for (ptrdiff_t s = from / 16; s < PADDED_KEYS(a) / 16; s++)
+            turn_keys(a, s * 16, turned, v32);
     }
 #pragma omp parallel for num_threads(threads) schedule(dynamic) if (a->T * a->S * a->H * a->Hd >= WORTH_THREADS)
     for (ptrdiff_t i = tiles * a->K - 1; i >= 0; i--) { /* the longest first */
         const ptrdiff_t first = i / a->K * together, left = queries - first;
-        attend_some(a, converts ? k32 : NULL, v32, i % a->K, first, (int)(left < together ? left : together),
+        attend_some(a, turns ? turned : NULL, v32, i % a->K, first, (int)(left < together ? left : together),
                     p + thread_number() * QUERIES * PADDED_KEYS(a));
     }
 }

@@ -47,13 +47,11 @@ OP void fetch_ahead(const uint8_t *w, int bytes)
 
 /* NVFP4: the sums of two times 16 weights times their scales. Products have at most 19 bits and are exact, so that their
    sum is rounded once, as if it had been one integer. sum: -16 times that of the 32 activations. */
-OP void scaled_halves(int n, const vb *q, const uint8_t *scales, const int8_t *x, const int32_t *sum, vf *y)
+OP void scaled_halves(int n, const vb *q, vf first, vf second, const int8_t *x, const int32_t *sum, vf *y)
 {
     uint8_t bytes[64];
     memset(bytes, 16, sizeof bytes);
     const vb one = vb_load(bytes), sixteens[4] = {one, one, one, one};
-    const vf units = vf_set1(512), first = vf_mul(vf_load_half(scales), units),
-             second = vf_mul(vf_load_half(scales + 32), units);
     vi low[TILE], high[TILE];
     UNROLL for (int t = 0; t < n; t++) low[t] = vi_set1(0);
     dots(n, sixteens, 4, 5, x, 32, low); /* 16 times the sum of the first 16 */
@@ -64,9 +62,9 @@ OP void scaled_halves(int n, const vb *q, const uint8_t *scales, const int8_t *x
     UNROLL for (int t = 0; t < n; t++) y[t] = vf_add(vf_mul(first, vf_of(low[t])), vf_mul(second, vf_of(high[t])));
 }
 
-/* One group of rows, one tile of n tokens, weights in blocks of 32. y: first output of the first token. */
-OP void tile32(int kind, int n, const uint8_t *w, const uint8_t *x, ptrdiff_t blocks, float *y, ptrdiff_t stride,
-               int rows)
+/* One group of rows, packed or wide, one tile of n tokens, weights in blocks of 32. y: first output of the first token. */
+OP void tile32(int kind, int n, int wide, const uint8_t *w, const uint8_t *x, ptrdiff_t blocks, float *y,
+               ptrdiff_t stride, int rows)
 {
     const sections at = sections_of(kind, blocks);
     const int sum_at = kind == W_Q4_0 ? 40 : kind == W_Q5_0 || kind == W_MXFP4 || kind == W_NVFP4 ? 44 : 48;
@@ -81,11 +79,19 @@ OP void tile32(int kind, int n, const uint8_t *w, const uint8_t *x, ptrdiff_t bl
         const float *xd = (const float *)(x + 32 * n), *xs = xd + n;
         const int32_t *sum = (const int32_t *)(x + sum_at * n);
         vb q[8];
-        unpack32(kind, levels, w + at.q + b * q_bytes(kind), w + at.qh + b * 64, q);
-        vf d = scale32(kind, w + at.d + b * d_bytes(kind)), fsum[TILE];
-        vf m = vf_load_half(w + (has_m(kind) ? at.m : 0) + b * 32);
+        const uint8_t *block = w + b * wide_bytes(kind), *scales = w + at.d + b * d_bytes(kind);
+        vf fsum[TILE], d, m;
+        if (wide) {
+            UNROLL for (int j = 0; j < 8; j++) q[j] = vb_load(block + 64 * j);
+            d = vf_load((const float *)(block + WIDE_D));
+            m = has_two(kind) ? vf_load((const float *)(block + WIDE_M)) : d;
+        } else {
+            unpack32(kind, levels, w + at.q + b * q_bytes(kind), w + at.qh + b * 64, q);
+            d = scale32(kind, scales);
+            m = second32(kind, has_m(kind) ? w + at.m + b * 32 : scales);
+        }
         if (kind == W_NVFP4)
-            scaled_halves(n, q, w + at.d + b * d_bytes(kind), xq, sum, fsum);
+            scaled_halves(n, q, d, m, xq, sum, fsum);
         else {
             vi isum[TILE];
             UNROLL for (int t = 0; t < n; t++)
@@ -95,16 +101,18 @@ OP void tile32(int kind, int n, const uint8_t *w, const uint8_t *x, ptrdiff_t bl
         }
         UNROLL for (int t = 0; t < n; t++)
         {
-            acc[t] = vf_add(acc[t], vf_mul(vf_mul(d, vf_set1(xd[t])), fsum[t]));
+            vf scale = kind == W_NVFP4 ? vf_set1(NVFP4_STEP) : d;
+            acc[t] = vf_add(acc[t], vf_mul(vf_mul(scale, vf_set1(xd[t])), fsum[t]));
             if (has_m(kind))
-                acc[t] = vf_add(acc[t], vf_mul(m, vf_set1(xs[t])));
+                acc[t] = vf_add_exact(acc[t], m, vf_set1(xs[t])); /* both were float16: 22 bits at most */
         }
     }
     UNROLL for (int t = 0; t < n; t++) store_rows(y + t * stride, acc[t], rows);
 }
 
 /* isum[t] + sub-block j of 32 weights, times its scale or its two. shifted: -32 times the sums of 16 activations. */
-OP void sub_block(int kind, int n, const vb *q, const uint8_t *w, int j, const int8_t *x, const int32_t *shifted, vi *isum)
+OP void sub_block(int kind, int n, int wide, const vb *q, const uint8_t *w, int j, const int8_t *x,
+                  const int32_t *shifted, vi *isum)
 {
     const int bits = bits_k(kind), each = in_sixteens(kind) ? 4 : 8;
     if (kind == W_LEVELS2) { /* without a scale */
@@ -115,8 +123,8 @@ OP void sub_block(int kind, int n, const vb *q, const uint8_t *w, int j, const i
     {
         if (half && each == 8)
             break;
-        const int i = 2 * j + half;
-        vi scale = scale_k(kind, w + K_SCALES + 16 * (each == 4 ? i : j)), sum[TILE];
+        const int i = 2 * j + half, at = each == 4 ? i : j;
+        vi scale = wide ? vi_load(w + WIDE_K_SCALES + 64 * at) : scale_k(kind, w + K_SCALES + 16 * at), sum[TILE];
         UNROLL for (int t = 0; t < n; t++) sum[t] = vi_set1(start_k(kind, shifted + 16 * t + i));
         dots(n, q + 4 * half, each, bits, x + 16 * half, 256, sum);
         UNROLL for (int t = 0; t < n; t++) isum[t] = vi_add(isum[t], vi_mul(sum[t], scale));
@@ -131,25 +139,16 @@ OP vf sum_of_mins(const uint8_t *mins, const int32_t *x, int pairs)
     return vf_of(imin);
 }
 
-/* Q2_K: the minima, high nibbles of 16 x 16 rows, as pairs. */
-OP void pairs_of_mins(const uint8_t *scales, uint8_t *pairs)
-{
-    for (int j = 0; j < 8; j++)
-        for (int r = 0; r < 16; r++) {
-            pairs[32 * j + 2 * r] = scales[32 * j + r] >> 4;
-            pairs[32 * j + 2 * r + 1] = scales[32 * j + 16 + r] >> 4;
-        }
-}
-
 /* The same as tile32 for blocks of 256: sums of the sub-blocks times their integer scales, in int32. */
-OP void tile_k(int kind, int n, const uint8_t *w, const uint8_t *x, ptrdiff_t blocks, float *y, ptrdiff_t stride,
-               int rows)
+OP void tile_k(int kind, int n, int wide, const uint8_t *w, const uint8_t *x, ptrdiff_t blocks, float *y,
+               ptrdiff_t stride, int rows)
 {
+    const ptrdiff_t bytes = wide ? wide_bytes(kind) : k_bytes(kind);
     const vb levels = levels_of(w);
     vf acc[TILE];
     UNROLL for (int t = 0; t < n; t++) acc[t] = vf_set1(0);
-    w += has_levels(kind) ? LEVELS_BYTES : 0;
-    for (ptrdiff_t b = 0; b < blocks; b++, x += n * XK_BYTES, w += k_bytes(kind)) {
+    w += has_levels(kind) && !wide ? LEVELS_BYTES : 0;
+    for (ptrdiff_t b = 0; b < blocks; b++, x += n * XK_BYTES, w += bytes) {
         const int8_t *xq = (const int8_t *)x;
         const float *xd = (const float *)(x + 256 * n);
         const int32_t *pairs = (const int32_t *)(x + 260 * n), *shifted = (const int32_t *)(x + 276 * n);
@@ -161,21 +160,25 @@ OP void tile_k(int kind, int n, const uint8_t *w, const uint8_t *x, ptrdiff_t bl
             vb q[8];
             if (n == 1)
                 fetch_ahead(w + j * (k_bytes(kind) / 8), (int)k_bytes(kind) / 8);
-            unpack_k(kind, levels, w, j, q);
-            sub_block(kind, n, q, w, j, xq + 32 * j, shifted, isum);
+            if (wide)
+                UNROLL for (int i = 0; i < 8; i++) q[i] = vb_load(w + 512 * j + 64 * i);
+            else
+                unpack_k(kind, levels, w, j, q);
+            sub_block(kind, n, wide, q, w, j, xq + 32 * j, shifted, isum);
         }
-        vf d = has_levels(kind) ? vf_load((const float *)(w + K_D)) : vf_load_half(w + K_D);
+        vf d = wide ? vf_load((const float *)(w + WIDE_K_D)) : d_k(kind, w);
         UNROLL for (int t = 0; t < n; t++)
             acc[t] = vf_add(acc[t], vf_mul(vf_mul(d, vf_set1(xd[t])), vf_of(isum[t])));
         if (!has_mins(kind))
             continue;
-        vf dmin = vf_load_half(w + K_DMIN);
-        uint8_t mins[256];
-        if (kind == W_Q2_K)
-            pairs_of_mins(w + K_SCALES, mins);
+        vf dmin = wide ? vf_load((const float *)(w + WIDE_K_DMIN)) : vf_load_half(w + K_DMIN);
+        uint8_t pairs_q2[256];
+        const uint8_t *mins = wide ? w + WIDE_K_MINS : kind == W_Q2_K ? pairs_q2 : w + K_MINS;
+        if (kind == W_Q2_K && !wide)
+            pairs_of_mins(w + K_SCALES, pairs_q2);
         UNROLL for (int t = 0; t < n; t++)
         {
-            vf imin = kind == W_Q2_K ? sum_of_mins(mins, pairs16 + 8 * t, 8) : sum_of_mins(w + K_MINS, pairs + 4 * t, 4);
+            vf imin = kind == W_Q2_K ? sum_of_mins(mins, pairs16 + 8 * t, 8) : sum_of_mins(mins, pairs + 4 * t, 4);
             acc[t] = vf_sub(acc[t], vf_mul(vf_mul(dmin, vf_set1(xd[t])), imin));
         }
     }
@@ -184,38 +187,65 @@ OP void tile_k(int kind, int n, const uint8_t *w, const uint8_t *x, ptrdiff_t bl
 
 typedef void (*tile_function)(const uint8_t *, const uint8_t *, ptrdiff_t, float *, ptrdiff_t, int);
 
+#define TILE_OF(name, body, kind, n, wide)                                                                             \
+    static void name(const uint8_t *w, const uint8_t *x, ptrdiff_t b, float *y, ptrdiff_t s, int r)                    \
+    { body(kind, n, wide, w, x, b, y, s, r); }
 #define TILES(kind, body)                                                                                              \
-    static void kind##_1(const uint8_t *w, const uint8_t *x, ptrdiff_t b, float *y, ptrdiff_t s, int r)                \
-    { body(kind, 1, w, x, b, y, s, r); }                                                                               \
-    static void kind##_2(const uint8_t *w, const uint8_t *x, ptrdiff_t b, float *y, ptrdiff_t s, int r)                \
-    { body(kind, 2, w, x, b, y, s, r); }                                                                               \
-    static void kind##_4(const uint8_t *w, const uint8_t *x, ptrdiff_t b, float *y, ptrdiff_t s, int r)                \
-    { body(kind, 4, w, x, b, y, s, r); }                                                                               \
-    static void kind##_all(const uint8_t *w, const uint8_t *x, ptrdiff_t b, float *y, ptrdiff_t s, int r)              \
-    { body(kind, TILE, w, x, b, y, s, r); }
+    TILE_OF(kind##_1, body, kind, 1, 0)                                                                                \
+    TILE_OF(kind##_2, body, kind, 2, 0)                                                                                \
+    TILE_OF(kind##_4, body, kind, 4, 0)                                                                                \
+    TILE_OF(kind##_all, body, kind, TILE, 0)
+#define WIDE_TILE(kind, body) TILE_OF(kind##_wide, body, kind, TILE, 1)
 TILES(W_Q4_0, tile32)
 TILES(W_Q4_1, tile32)
 TILES(W_Q5_0, tile32)
 TILES(W_Q5_1, tile32)
 TILES(W_Q8_0, tile32)
-TILES(W_Q4_K, tile_k)
-TILES(W_Q5_K, tile_k)
-TILES(W_Q6_K, tile_k)
 TILES(W_LEVELS32, tile32)
 TILES(W_MXFP4, tile32)
 TILES(W_NVFP4, tile32)
+TILES(W_Q4_K, tile_k)
+TILES(W_Q5_K, tile_k)
+TILES(W_Q6_K, tile_k)
 TILES(W_Q2_K, tile_k)
 TILES(W_Q3_K, tile_k)
 TILES(W_LEVELS2, tile_k)
 TILES(W_LEVELS3, tile_k)
 TILES(W_LEVELS4, tile_k)
+WIDE_TILE(W_Q4_0, tile32)
+WIDE_TILE(W_Q4_1, tile32)
+WIDE_TILE(W_Q5_0, tile32)
+WIDE_TILE(W_Q5_1, tile32)
+WIDE_TILE(W_Q8_0, tile32)
+WIDE_TILE(W_NVFP4, tile32)
+WIDE_TILE(W_Q4_K, tile_k)
+WIDE_TILE(W_Q5_K, tile_k)
+WIDE_TILE(W_Q6_K, tile_k)
+WIDE_TILE(W_Q2_K, tile_k)
+WIDE_TILE(W_LEVELS2, tile_k)
+WIDE_TILE(W_LEVELS3, tile_k)
+WIDE_TILE(W_LEVELS4, tile_k)
 
-#define TILES_OF(kind) {kind##_1, kind##_2, kind##_4, kind##_all}
-static const tile_function TILE_FUNCTIONS[W_KINDS][4] = {
-    TILES_OF(W_Q4_0), TILES_OF(W_Q4_1), TILES_OF(W_Q5_0), TILES_OF(W_Q5_1), TILES_OF(W_Q8_0), TILES_OF(W_LEVELS32),
-    TILES_OF(W_MXFP4), TILES_OF(W_NVFP4), TILES_OF(W_Q4_K), TILES_OF(W_Q5_K), TILES_OF(W_Q6_K), TILES_OF(W_Q2_K),
-    TILES_OF(W_Q3_K), TILES_OF(W_LEVELS2), TILES_OF(W_LEVELS3), TILES_OF(W_LEVELS4),
+/* Wide, kinds of the same offset and as many scales are the same: the second names the one that is compiled. */
+#define TILES_OF(kind, wide) {kind##_1, kind##_2, kind##_4, kind##_all, wide##_wide}
+static const tile_function TILE_FUNCTIONS[W_KINDS][5] = {
+    TILES_OF(W_Q4_0, W_Q4_0),         TILES_OF(W_Q4_1, W_Q4_1),       TILES_OF(W_Q5_0, W_Q5_0),
+    TILES_OF(W_Q5_1, W_Q5_1),         TILES_OF(W_Q8_0, W_Q8_0),       TILES_OF(W_LEVELS32, W_Q8_0),
+    TILES_OF(W_MXFP4, W_Q5_0),        TILES_OF(W_NVFP4, W_NVFP4),     TILES_OF(W_Q4_K, W_Q4_K),
+    TILES_OF(W_Q5_K, W_Q5_K),         TILES_OF(W_Q6_K, W_Q6_K),       TILES_OF(W_Q2_K, W_Q2_K),
+    TILES_OF(W_Q3_K, W_Q6_K),         TILES_OF(W_LEVELS2, W_LEVELS2), TILES_OF(W_LEVELS3, W_LEVELS3),
+    TILES_OF(W_LEVELS4, W_LEVELS4),
 };
+
+/* One tile of n tokens with a group that is packed at w and perhaps wide too. */
+OP void tile(int kind, int n, const uint8_t *w, const uint8_t *wide, const uint8_t *x, ptrdiff_t blocks, float *y,
+             ptrdiff_t stride, int rows)
+{
+    if (wide && n == TILE)
+        TILE_FUNCTIONS[kind][4](wide, x, blocks, y, stride, rows);
+    else
+        TILE_FUNCTIONS[kind][n == TILE ? 3 : n / 2](w, x, blocks, y, stride, rows);
+}
 
 static void linear(int kind, const uint8_t *w, const uint8_t *x, ptrdiff_t T, ptrdiff_t rows, ptrdiff_t blocks,
                    float *y, int threads)
@@ -226,10 +256,10 @@ static void linear(int kind, const uint8_t *w, const uint8_t *x, ptrdiff_t T, pt
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (ptrdiff_t g = 0; g < groups; g++) {
         int n, here = rows - g * GROUP < GROUP ? (int)(rows - g * GROUP) : GROUP;
+        const uint8_t *packed = w + g * size, *wide = widened(kind, packed, blocks, T, 0);
         for (ptrdiff_t t = 0; t < T; t += n) {
             n = tile_at(T - t);
-            tile_function f = TILE_FUNCTIONS[kind][n == TILE ? 3 : n / 2];
-            f(w + g * size, x + t * token, blocks, y + t * rows + g * GROUP, rows, here);
+            tile(kind, n, packed, wide, x + t * token, blocks, y + t * rows + g * GROUP, rows, here);
         }
     }
 }

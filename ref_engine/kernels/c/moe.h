@@ -137,18 +137,26 @@ static void enter(const moe_args *a, const moe_scratch_t *s, ptrdiff_t place)
     }
 }
 
-/* Rows of group g of expert e times a tile of n tokens, scaled and biased: y (n, 16). */
-static void expert_tile(const expert_map *m, ptrdiff_t e, ptrdiff_t g, const uint8_t *x, int n, float *y)
+OP ptrdiff_t blocks_of(const expert_map *m) { return m->columns / (in_blocks_of_32(m->kind) ? 32 : 256); }
+
+/* Group g of expert e unpacked for T tokens, or NULL. */
+static const uint8_t *wide_group(const expert_map *m, ptrdiff_t e, ptrdiff_t g, ptrdiff_t T, int slot)
+{
+    const ptrdiff_t blocks = blocks_of(m);
+    return m->kind >= W_KINDS ? NULL : widened(m->kind, m->data[e] + g * packed_group(m->kind, blocks), blocks, T, slot);
+}
+
+/* Rows of group g of expert e, perhaps wide, times a tile of n tokens, scaled and biased: y (n, 16). */
+static void expert_tile(const expert_map *m, ptrdiff_t e, ptrdiff_t g, const uint8_t *wide, const uint8_t *x, int n,
+                        float *y)
 {
     const ptrdiff_t left = m->rows - g * GROUP;
     const int here = left < GROUP ? (int)left : GROUP;
     const uint8_t *w = m->data[e];
     if (m->kind >= W_KINDS)
         plain_rows(m->kind - W_KINDS, w, g, (const float *)x, n, m->columns, y, GROUP, here);
-    else {
-        const ptrdiff_t blocks = m->columns / (in_blocks_of_32(m->kind) ? 32 : 256);
-        TILE_FUNCTIONS[m->kind][n == TILE ? 3 : n / 2](w + g * packed_group(m->kind, blocks), x, blocks, y, GROUP, here);
-    }
+    else
+        tile(m->kind, n, w + g * packed_group(m->kind, blocks_of(m)), wide, x, blocks_of(m), y, GROUP, here);
     for (int t = 0; t < n; t++) {
         vf v = vf_load(y + GROUP * t);
         if (m->scale)
@@ -167,13 +175,16 @@ static void hide_group(const expert_map *up_map, const expert_map *gate_map, ptr
                        const float *constants, float *h)
 {
     const int here = F - g * GROUP < GROUP ? (int)(F - g * GROUP) : GROUP;
+    const uint8_t *wide_up = wide_group(up_map, e, g_up, T, 0), *wide_gate = NULL;
     int n;
+    if (gate_map)
+        wide_gate = wide_group(gate_map, e, g, T, 1);
     for (ptrdiff_t t = 0; t < T; t += n) {
         float up[GROUP * TILE] = {0}, gate[GROUP * TILE] = {0};
         n = tile_at(T - t);
         if (gate_map)
-            expert_tile(gate_map, e, g, x_gate + t * rounded_bytes(gate_map), n, gate);
-        expert_tile(up_map, e, g_up, x_up + t * rounded_bytes(up_map), n, up);
+            expert_tile(gate_map, e, g, wide_gate, x_gate + t * rounded_bytes(gate_map), n, gate);
+        expert_tile(up_map, e, g_up, wide_up, x_up + t * rounded_bytes(up_map), n, up);
         for (int i = 0; i < n; i++)
             store_rows(h + (t + i) * F + g * GROUP,
                        hidden16(unit, gate_map != NULL, constants, gate + GROUP * i, up + GROUP * i), here);
@@ -196,11 +207,12 @@ static void give(const moe_args *a, const moe_scratch_t *s, ptrdiff_t e, ptrdiff
     const expert_map *m = &a->down;
     const ptrdiff_t from = s->start[e], T = s->start[e + 1] - from, D = m->rows;
     const int here = D - g * GROUP < GROUP ? (int)(D - g * GROUP) : GROUP;
+    const uint8_t *wide = wide_group(m, e, g, T, 0);
     int n;
     for (ptrdiff_t t = 0; t < T; t += n) {
         float y[GROUP * TILE] = {0};
         n = tile_at(T - t);
-        expert_tile(m, e, g, s->rounded_h + (from + t) * rounded_bytes(m), n, y);
+        expert_tile(m, e, g, wide, s->rounded_h + (from + t) * rounded_bytes(m), n, y);
         for (int i = 0; i < n; i++) {
             vf v = vf_load(y + GROUP * i);
             if (!a->weigh_input)

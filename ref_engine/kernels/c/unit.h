@@ -2,6 +2,7 @@
 #include <float.h>
 #include <math.h>
 #include <stdint.h>
+#include <stdlib.h>
 
 #include "pack.h"
 #include "table.h"
@@ -19,6 +20,7 @@
 
 #include "activations.h"
 #include "unpack.h"
+#include "wide.h"
 #include "linear.h"
 
 #include "lanes.h"

@@ -18,6 +18,7 @@ OP void vf_store(float *p, vf x) { _mm256_storeu_ps(p, x.a); _mm256_storeu_ps(p 
 OP vf vf_add(vf x, vf y) { return vf_both(_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)); }
 OP vf vf_sub(vf x, vf y) { return vf_both(_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)); }
 OP vf vf_mul(vf x, vf y) { return vf_both(_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)); }
+OP vf vf_add_exact(vf acc, vf a, vf b) { return vf_add(acc, vf_mul(a, b)); }
 OP vf vf_div(vf x, vf y) { return vf_both(_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b)); }
 OP vf vf_max(vf x, vf y) { return vf_both(_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)); }
 OP vf vf_min(vf x, vf y) { return vf_both(_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)); }

@@ -14,6 +14,7 @@ OP void vf_store(float *p, vf a) { _mm512_storeu_ps(p, a); }
 OP vf vf_add(vf a, vf b) { return _mm512_add_ps(a, b); }
 OP vf vf_sub(vf a, vf b) { return _mm512_sub_ps(a, b); }
 OP vf vf_mul(vf a, vf b) { return _mm512_mul_ps(a, b); }
+OP vf vf_add_exact(vf acc, vf a, vf b) { return _mm512_fmadd_ps(a, b, acc); } /* a * b is exact: halves */
 OP vf vf_div(vf a, vf b) { return _mm512_div_ps(a, b); }
 OP vf vf_max(vf a, vf b) { return _mm512_max_ps(a, b); }
 OP vf vf_min(vf a, vf b) { return _mm512_min_ps(a, b); }

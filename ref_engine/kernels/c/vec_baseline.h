@@ -19,6 +19,7 @@ OP void vf_store(float *p, vf a) { memcpy(p, &a, 64); }
 OP vf vf_add(vf a, vf b) { LANES_(vf, a.v[l] + b.v[l]); }
 OP vf vf_sub(vf a, vf b) { LANES_(vf, a.v[l] - b.v[l]); }
 OP vf vf_mul(vf a, vf b) { LANES_(vf, a.v[l] * b.v[l]); }
+OP vf vf_add_exact(vf acc, vf a, vf b) { return vf_add(acc, vf_mul(a, b)); }
 OP vf vf_div(vf a, vf b) { LANES_(vf, a.v[l] / b.v[l]); }
 /* the second where either is NaN or they are equal, as the x86 instructions do */
 OP vf vf_max(vf a, vf b) { LANES_(vf, a.v[l] > b.v[l] ? a.v[l] : b.v[l]); }
