@@ -197,6 +197,14 @@ cdef class Packed:
         free(self.data)
 
 
+def packed_bytes(str type, ptrdiff_t rows, ptrdiff_t columns):
+    """Bytes of a matrix in interleaved rows. Raises ValueError for a type without a kernel or broken blocks."""
+    _block_type(type, columns)
+    if rows < 1:
+        raise ValueError(f"{rows} rows")
+    return ref_engine_packed_bytes(BLOCK_KINDS.index(type), rows, columns)
+
+
 def inside(const int32_t[:, ::1] ids, ptrdiff_t n):
     """Whether all ids are within 0 .. n - 1."""
     cdef ptrdiff_t t, r

@@ -187,6 +187,17 @@ def bounded(experts: Experts, cache: UnpackCache) -> Experts:
     return replace(experts, up=of(experts.up), gate=of(experts.gate), down=of(experts.down))
 
 
+def test_room_is_asked_for_as_much_as_is_made(one_thread: Kernels, make_weight: Callable[..., Weight]) -> None:
+    """2-bit weights take more room repacked than in the file, and that is what must fit."""
+    flat = make_weight(GGMLType.IQ2_XXS, 32, 256, 1)
+    for spare, expected in ((-1, False), (0, True)):
+        # 16 rows: 64 bytes of levels; of 256 weights 64 of scales, 256 of scales for 16, 1024 + 512 of codes
+        cache = UnpackCache(2 * (64 + 64 + 256 + 1536) + spare)
+        weight = Weight("w", flat.type, (2, 16, 256), flat.data, expert_cache=cache)
+        assert fast.fits([weight], np.array([[0, 1]], np.int32)) == expected
+    assert one_thread.packed(weight.expert(1)).nbytes == 64 + 64 + 256 + 1536
+
+
 @pytest.mark.parametrize("room", [0, 1100, 1 << 20], ids=["no room", "for some", "for all"])
 def test_a_bounded_cache(room: int, one_thread: Kernels, drawn: Callable[[str], Drawn], same_bits: Same) -> None:
     """Whether one call may hold its experts or they come one by one: the same bits, and never more than may be kept."""

@@ -22,9 +22,9 @@ OP int same_rounding(int a, int b)
 
 OP ptrdiff_t rounded_bytes(const expert_map *m)
 {
-    return m->kind >= W_KINDS ? m->columns * 4
+    return m->kind >= W_KINDS           ? m->columns * 4
            : in_blocks_of_32(m->kind) ? m->columns / 32 * X32_BYTES
-                               : m->columns / 256 * XK_BYTES;
+                                      : m->columns / 256 * XK_BYTES;
 }
 
 /* One token, as it goes into a product with m: token t of T in tiles. */
