@@ -16,6 +16,7 @@ HAS_OPENMP: bool
 
 def compiled_isas() -> tuple[str, ...]: ...
 def cpu_isas() -> tuple[str, ...]: ...
+def packed_bytes(type: str, rows: int, columns: int) -> int: ...
 def inside(ids: Ids, n: int) -> bool: ...
 
 class Packed:
@@ -23,7 +24,15 @@ class Packed:
     rows: int
     columns: int
     nbytes: int
-    def __init__(self, type: str, data: NDArray[np.uint8], rows: int, columns: int, n_threads: int) -> None: ...
+    def __init__(
+        self,
+        type: str,
+        data: NDArray[np.uint8],
+        rows: int,
+        columns: int,
+        n_threads: int,
+        points: NDArray[np.int8] | None = None,
+    ) -> None: ...
 
 class Stack:
     kind: int

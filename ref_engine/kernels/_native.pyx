@@ -5,7 +5,7 @@ Arrays are C-contiguous float32 unless said otherwise; Cython refuses others wit
 """
 
 from libc.stddef cimport ptrdiff_t, size_t
-from libc.stdint cimport int32_t, int64_t, uint8_t
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t
 from libc.stdlib cimport calloc, free
 from libc.math cimport isfinite
 
@@ -15,7 +15,8 @@ cdef extern from "<stdlib.h>" nogil:
 
 
 cdef extern from "table.h" nogil:
-    int W_KINDS, W_Q8_0
+    int W_KINDS
+    int in_blocks_of_32(int kind)
     int X32_BYTES, XK_BYTES
 
     ctypedef struct attend_args:
@@ -116,19 +117,25 @@ cdef extern from "table.h" nogil:
     const kernel_table *ref_engine_table(int isa)
     int ref_engine_cpu_has(int isa)
     int REF_ENGINE_OPENMP  # whether the units were compiled with it
-    size_t ref_engine_packed_bytes(int kind, ptrdiff_t rows, ptrdiff_t blocks)
-    void ref_engine_pack(int kind, const uint8_t *rows_of_blocks, ptrdiff_t rows, ptrdiff_t blocks, uint8_t *out,
-                         int threads)
+
+    ctypedef struct block_type:
+        int kind, size, bytes, points
+
+    const block_type *ref_engine_block_type(int type)
+    size_t ref_engine_packed_bytes(int type, ptrdiff_t rows, ptrdiff_t columns)
+    void ref_engine_pack(int type, const uint8_t *rows_of_blocks, const int8_t *points, ptrdiff_t rows,
+                         ptrdiff_t columns, uint8_t *out, int threads)
 
 
 # In the order of the C enums.
-BLOCK_KINDS = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K")
+BLOCK_KINDS = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q8_1", "Q4_K", "Q5_K", "Q6_K", "Q2_K", "Q3_K", "IQ4_NL", "IQ4_XS",
+               "MXFP4", "NVFP4", "Q1_0", "Q2_0", "TQ1_0", "TQ2_0", "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S",
+               "IQ3_XXS", "IQ3_S")
 PLAIN_KINDS = ("F32", "F16", "BF16")
 GLU_KINDS = ("silu", "gelu", "relu", "relu_sqr", "swiglu_oai", "swiglu_clamp", "swiglu_limit", "situ")
 ACTIVATION_KINDS = GLU_KINDS[:4]  # that need no gate
 cdef tuple _GLU_CONSTANTS = (0, 0, 0, 0, 2, 1, 1, 2)
 ISAS = ("baseline", "avx2", "avx512", "avx512_vnni")
-cdef tuple _BLOCK_BYTES = (18, 20, 22, 24, 34, 144, 176, 210)
 cdef tuple _PLAIN_BYTES = (4, 2, 2)
 cdef int _MOST_THREADS = 1024
 
@@ -145,11 +152,12 @@ cdef int _index(tuple names, name, str what) except -1:
     return names.index(name)
 
 
-cdef ptrdiff_t _blocks(int kind, ptrdiff_t columns) except -1:
-    cdef ptrdiff_t size = 32 if kind <= W_Q8_0 else 256
-    if columns < 1 or columns % size:
-        raise ValueError(f"{columns} columns are not whole blocks of {size}")
-    return columns // size
+cdef const block_type *_block_type(str name, ptrdiff_t columns) except NULL:
+    """The block type of that name. Raises ValueError where columns are not whole blocks of it."""
+    cdef const block_type *found = ref_engine_block_type(_index(BLOCK_KINDS, name, "weight type"))
+    if columns < 1 or columns % found.size or (not in_blocks_of_32(found.kind) and columns % 256):
+        raise ValueError(f"{columns} columns are not whole blocks of {found.size}")
+    return found
 
 
 cdef class Packed:
@@ -161,25 +169,40 @@ cdef class Packed:
     cdef readonly size_t nbytes
     cdef ptrdiff_t blocks
 
-    def __cinit__(self, str type, const uint8_t[::1] data, ptrdiff_t rows, ptrdiff_t columns, int n_threads):
-        """data: the rows' blocks as they lie in the file. Raises ValueError for a type, length or count that do not
-        fit, MemoryError."""
-        self.kind = _index(BLOCK_KINDS, type, "weight type")
-        self.blocks = _blocks(self.kind, columns)
-        self.rows, self.columns = rows, columns
+    def __cinit__(self, str type, const uint8_t[::1] data, ptrdiff_t rows, ptrdiff_t columns, int n_threads,
+                  const int8_t[:, ::1] points=None):
+        """data: the rows' blocks as they lie in the file; points: the codebook of a type that has one. Raises
+        ValueError for a type, length or count that do not fit, MemoryError."""
+        cdef const block_type *block = _block_type(type, columns)
+        cdef int index = BLOCK_KINDS.index(type)
+        cdef const int8_t *codebook = NULL
+        self.kind, self.rows, self.columns = block.kind, rows, columns
+        self.blocks = columns // (32 if in_blocks_of_32(block.kind) else 256)
         _checked_threads(n_threads)
-        cdef object want = int(rows) * int(self.blocks) * _BLOCK_BYTES[self.kind]
+        cdef object want = int(rows) * int(columns // block.size) * block.bytes
         if rows < 1 or want != data.shape[0]:
             raise ValueError(f"{data.shape[0]} bytes, expected {want} for {rows} rows of {columns} {type} weights")
-        self.nbytes = ref_engine_packed_bytes(self.kind, rows, self.blocks)
+        if (0 if points is None else points.shape[0] * points.shape[1]) != block.points:
+            raise ValueError(f"{type}: the codebook has {block.points} numbers")
+        if points is not None:
+            codebook = &points[0, 0]
+        self.nbytes = ref_engine_packed_bytes(index, rows, columns)
         self.data = <uint8_t *>aligned_alloc(64, (self.nbytes + 63) // 64 * 64)
         if self.data == NULL:
             raise MemoryError(f"{self.nbytes} bytes for repacked weights")
         with nogil:
-            ref_engine_pack(self.kind, &data[0], rows, self.blocks, self.data, n_threads)
+            ref_engine_pack(index, &data[0], codebook, rows, columns, self.data, n_threads)
 
     def __dealloc__(self):
         free(self.data)
+
+
+def packed_bytes(str type, ptrdiff_t rows, ptrdiff_t columns):
+    """Bytes of a matrix in interleaved rows. Raises ValueError for a type without a kernel or broken blocks."""
+    _block_type(type, columns)
+    if rows < 1:
+        raise ValueError(f"{rows} rows")
+    return ref_engine_packed_bytes(BLOCK_KINDS.index(type), rows, columns)
 
 
 def inside(const int32_t[:, ::1] ids, ptrdiff_t n):
@@ -216,8 +239,7 @@ cdef class Stack:
         if type in PLAIN_KINDS:
             self.kind = W_KINDS + PLAIN_KINDS.index(type)
         else:
-            self.kind = _index(BLOCK_KINDS, type, "weight type")
-            _blocks(self.kind, columns)
+            self.kind = _block_type(type, columns).kind
         if experts < 1 or rows < 1 or columns < 1:
             raise ValueError(f"a stack of {experts} experts of {rows} x {columns}")
         self.experts, self.rows, self.columns = experts, rows, columns
@@ -338,7 +360,7 @@ cdef class Table:
         self._reserve(<size_t>T * (<size_t>columns // 32 + 1) * X32_BYTES)
         try:
             for w, y in maps:
-                side = w.kind <= W_Q8_0
+                side = in_blocks_of_32(w.kind)
                 blocks = w.blocks
                 with nogil:
                     if side != done:

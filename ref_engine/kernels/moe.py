@@ -58,8 +58,14 @@ def in_one_call(experts: Experts, ids: Ids) -> bool:
 def fits(stacks: list[Weight], ids: Ids) -> bool:
     """Whether the matrices of the chosen experts fit in the bounded cache, where there is one."""
     chosen = np.unique(ids).size
-    needed = sum(w.nbytes // w.shape[0] * chosen for w in stacks)
+    needed = chosen * sum(held_bytes(w) for w in stacks)
     return all(w.expert_cache is None or needed <= w.expert_cache.budget for w in stacks)
+
+
+def held_bytes(w: Weight) -> int:
+    """What the matrix of one expert takes when it is used: repacked, some types are larger than in the file."""
+    experts, rows, columns = w.shape
+    return w.nbytes // experts if w.is_plain else native.packed_bytes(w.type.name, rows, columns)
 
 
 def located(stack: Stack, ids: Ids, kernels: Kernels) -> native.ExpertMap:

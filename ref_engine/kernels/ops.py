@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ref_engine.compat import has_kernels, native
 from ref_engine.files.types import GGMLType
+from ref_engine.quant.codebooks import codebook
 from ref_engine.reference import attention, ffn
 from ref_engine.reference.attention import Tap
 from ref_engine.reference.linear import Map, linear_q8
@@ -23,6 +24,16 @@ from ref_engine.spec import Pairing
 from ref_engine.weights import Weight
 
 _PACKED = "rows of 16"
+CODEBOOK_OF = {
+    GGMLType.IQ1_S: "iq1",
+    GGMLType.IQ1_M: "iq1",
+    GGMLType.IQ2_XXS: "iq2_xxs",
+    GGMLType.IQ2_XS: "iq2_xs",
+    GGMLType.IQ2_S: "iq2_s",
+    GGMLType.IQ3_XXS: "iq3_xxs",
+    GGMLType.IQ3_S: "iq3_s",
+}
+"""The codebooks of the types whose points are looked up when they are repacked."""
 
 
 def as_f32(x: NDArray[Any]) -> F32:
@@ -47,7 +58,9 @@ class Kernels:
 
         def make() -> tuple[native.Packed, int]:
             rows = int(np.prod(weight.shape[:-1], dtype=np.int64))
-            packed = native.Packed(weight.type.name, weight.data, rows, weight.shape[-1], self.n_threads)
+            name = CODEBOOK_OF.get(weight.type)
+            points = None if name is None else codebook(name)
+            packed = native.Packed(weight.type.name, weight.data, rows, weight.shape[-1], self.n_threads, points)
             return packed, packed.nbytes
 
         if weight.bounded:

@@ -62,6 +62,10 @@ def make_weight() -> Callable[..., Weight]:
             if name in (block.layout.names or ()):
                 size = rng.standard_normal(blocks.shape) if not scales else rng.choice(scales, blocks.shape)
                 blocks[name] = size.astype(np.float16)
+        if "e" in (block.layout.names or ()):  # a power of two: zero and what is not finite are the ends
+            size = rng.standard_normal(blocks.shape) if not scales else rng.choice(scales, blocks.shape)
+            exponent = np.clip(127 + np.frexp(size)[1], 0, 255)
+            blocks["e"] = np.where(size == 0, 0, np.where(np.isfinite(size), exponent, 255))
         return Weight("w", type, (rows, columns), raw.reshape(-1))
 
     return make

@@ -42,6 +42,7 @@ ATTENTIONS: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[GGMLType, ...]
     ),
     "window and cap": ({"window": 5, "soft_cap": 2.0, "scale_queries": True}, {"residual_scale": 0.22}, (T4,) * 4, "q"),
     "sinks, no rotation": ({"rope": None, "sinks": "must"}, {"mixer_norm": None}, (GGMLType.F32,) * 4, "o"),
+    "levels": ({}, {}, tuple(GGMLType[n] for n in ("IQ4_NL", "MXFP4", "Q3_K", "IQ4_XS")), "qo"),
     "values of another width": ({"v_dim": 32}, {}, (T8,) * 4, ""),
 }  # fmt: skip
 FFNS: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[GGMLType, ...], bool]] = {
@@ -49,6 +50,7 @@ FFNS: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[GGMLType, ...], bool
     "gelu, post norm": ({"activation": "gelu"}, {"ffn_post_norm": POST}, (T5, T8, T6), True),
     "two roundings": ({"activation": "silu"}, {"residual_scale": 0.5}, (T4, GGMLType.Q5_K, GGMLType.F16), False),
     "a fused matrix": ({"activation": "silu", "fused": True}, {}, (T8, T8, GGMLType.Q4_K), True),
+    "levels": ({"activation": "silu"}, {}, (GGMLType.NVFP4, GGMLType.Q2_K, GGMLType.IQ3_XXS), False),
     "no gate": ({"activation": "relu_sqr", "gated": False}, {"ffn_norm": None}, (T8, T8, T4), True),
     "constants": ({"activation": "swiglu_oai", "constants": (1.7, 7.0)}, {}, (T4, T4, T8), True),
 }

@@ -77,7 +77,10 @@ CASES = {
     "situ": Case(Q8, 8, 2, 17, 64, 64, "situ", (4.0, 25.0)),
     "situ, up as it is": Case(Q8, 8, 2, 2, 64, 64, "situ", (0.1, 0.0)),
     "skewed": Case(K4, 9, 8, 17, 256, 256, skewed=True),
-    "no kernel": Case(("IQ4_XS", "Q4_K", "Q4_K"), 3, 2, 2, 256, 256, one_call=False),
+    "levels": Case(("MXFP4", "IQ4_NL", "Q3_K"), 5, 3, 17, 256, 256, factors=True),
+    "levels, two ways to round": Case(("Q2_K", "NVFP4", "IQ4_XS"), 4, 2, 17, 256, 256),
+    "levels, fused": Case(("IQ2_S", "IQ2_S", "TQ1_0"), 4, 2, 17, 256, 256, fused=True),
+    "no kernel": Case(("Q8_K", "Q4_K", "Q4_K"), 3, 2, 2, 256, 256, one_call=False),
 }
 
 
@@ -182,6 +185,17 @@ def bounded(experts: Experts, cache: UnpackCache) -> Experts:
 
     assert experts.gate is not None
     return replace(experts, up=of(experts.up), gate=of(experts.gate), down=of(experts.down))
+
+
+def test_room_is_asked_for_as_much_as_is_made(one_thread: Kernels, make_weight: Callable[..., Weight]) -> None:
+    """2-bit weights take more room repacked than in the file, and that is what must fit."""
+    flat = make_weight(GGMLType.IQ2_XXS, 32, 256, 1)
+    for spare, expected in ((-1, False), (0, True)):
+        # 16 rows: 64 bytes of levels; of 256 weights 64 of scales, 256 of scales for 16, 1024 + 512 of codes
+        cache = UnpackCache(2 * (64 + 64 + 256 + 1536) + spare)
+        weight = Weight("w", flat.type, (2, 16, 256), flat.data, expert_cache=cache)
+        assert fast.fits([weight], np.array([[0, 1]], np.int32)) == expected
+    assert one_thread.packed(weight.expert(1)).nbytes == 64 + 64 + 256 + 1536
 
 
 @pytest.mark.parametrize("room", [0, 1100, 1 << 20], ids=["no room", "for some", "for all"])

@@ -3,7 +3,8 @@
    Tokens come in tiles of TILE, then of smaller powers of two, so that a kernel finds the activations of its tile at
    fixed distances. A tile of N tokens starts where N tokens before it end; in it, block after block:
        32-weight types   q N x 32 int8 | d N floats | s N floats | -8 sum, -16 sum, -128 sum: N int32 each
-       K-quants          q N x 256 int8 | d N floats | N x 4 pairs of int16, sums of 32 | N x 16 int32, -32 sum of 16 */
+       K-quants          q N x 256 int8 | d N floats | N x 4 pairs of int16, sums of 32 | N x 16 int32, -32 sum of 16 |
+                      N x 8 pairs of int16, sums of 16 */
 
 OP int tile_at(ptrdiff_t left)
 {
@@ -73,6 +74,7 @@ OP void round256(const float *x, uint8_t *block, int n, int t)
     float *d = (float *)(block + 256 * n) + t;
     int16_t *pairs = (int16_t *)(block + 260 * n) + 8 * t;
     int32_t *shifted = (int32_t *)(block + 276 * n) + 16 * t;
+    int16_t *sixteens = (int16_t *)(block + 340 * n) + 16 * t;
     vi most_of_lane = abs_bits(x);
     for (int i = 16; i < 256; i += 16)
         most_of_lane = vi_max(most_of_lane, abs_bits(x + i));
@@ -89,6 +91,8 @@ OP void round256(const float *x, uint8_t *block, int n, int t)
         memset(q, 0, 256);
     for (int j = 0; j < 16; j++)
         shifted[j] = -32 * sums[j];
+    for (int j = 0; j < 16; j++)
+        sixteens[j] = (int16_t)sums[j];
     for (int j = 0; j < 8; j++)
         pairs[j] = (int16_t)(sums[2 * j] + sums[2 * j + 1]);
 }

@@ -27,7 +27,7 @@ static void map_tokens(const expert_map *m, const uint8_t *x, ptrdiff_t T, float
     if (m->kind >= W_KINDS)
         plain(m->kind - W_KINDS, m->data[0], (const float *)x, T, m->rows, m->columns, y, threads);
     else
-        linear(m->kind, m->data[0], x, T, m->rows, m->columns / (m->kind <= W_Q8_0 ? 32 : 256), y, threads);
+        linear(m->kind, m->data[0], x, T, m->rows, blocks_of(m), y, threads);
     if (m->bias)
 #pragma omp parallel for num_threads(threads) schedule(static) if (T * m->rows >= WORTH_THREADS)
         for (ptrdiff_t t = 0; t < T; t++)

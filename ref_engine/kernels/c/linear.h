@@ -2,41 +2,6 @@
 
    Integer sums are exact; each output then adds its blocks in order, every product and sum rounded to float32. */
 
-OP void unpack32(int kind, const uint8_t *q, const uint8_t *qh, vb *w)
-{
-    if (kind == W_Q8_0) {
-        UNROLL for (int j = 0; j < 8; j++) w[j] = vb_load(q + 64 * j);
-        return;
-    }
-    UNROLL for (int j = 0; j < 4; j++)
-    {
-        vb both = vb_load(q + 64 * j);
-        w[j] = vb_low4(both);
-        w[j + 4] = vb_high4(both);
-    }
-    if (has_qh(kind)) {
-        vb high = vb_load(qh);
-        UNROLL for (int j = 0; j < 8; j++) w[j] = vb_or(w[j], vb_bit4(high, j));
-    }
-}
-
-/* A group of rows as tiles read it where many tokens come: integers a byte each, scales as numbers. A block of 32:
-       8 quads x 64 bytes | d 16 floats | m 16 floats (Q4_1, Q5_1)
-   a block of 256:
-       64 quads | d, dmin 16 floats | minima as packed | scales 16 int32 for each sub-block */
-#define WIDE_FROM 24 /* tokens; with fewer it does not pay */
-#define WIDE_K_D 4096
-#define WIDE_K_DMIN 4160
-#define WIDE_K_MINS 4224
-#define WIDE_K_SCALES 4352
-
-OP ptrdiff_t wide_bytes(int kind)
-{
-    if (kind <= W_Q8_0)
-        return 576 + 64 * has_m(kind);
-    return WIDE_K_SCALES + (kind == W_Q6_K ? 1024 : 512);
-}
-
 OP void store_rows(float *y, vf acc, int rows)
 {
     if (rows == 16)
@@ -80,13 +45,31 @@ OP void fetch_ahead(const uint8_t *w, int bytes)
     UNROLL for (int i = 0; i < bytes; i += 64) __builtin_prefetch(w + FETCH_AHEAD + i);
 }
 
+/* NVFP4: the sums of two times 16 weights times their scales. Products have at most 19 bits and are exact, so that their
+   sum is rounded once, as if it had been one integer. sum: -16 times that of the 32 activations. */
+OP void scaled_halves(int n, const vb *q, vf first, vf second, const int8_t *x, const int32_t *sum, vf *y)
+{
+    uint8_t bytes[64];
+    memset(bytes, 16, sizeof bytes);
+    const vb one = vb_load(bytes), sixteens[4] = {one, one, one, one};
+    vi low[TILE], high[TILE];
+    UNROLL for (int t = 0; t < n; t++) low[t] = vi_set1(0);
+    dots(n, sixteens, 4, 5, x, 32, low); /* 16 times the sum of the first 16 */
+    UNROLL for (int t = 0; t < n; t++) high[t] = vi_add(vi_set1(sum[t]), low[t]);
+    UNROLL for (int t = 0; t < n; t++) low[t] = vi_mul(low[t], vi_set1(-1));
+    dots(n, q, 4, 5, x, 32, low);
+    dots(n, q + 4, 4, 5, x + 16, 32, high);
+    UNROLL for (int t = 0; t < n; t++) y[t] = vf_add(vf_mul(first, vf_of(low[t])), vf_mul(second, vf_of(high[t])));
+}
+
 /* One group of rows, packed or wide, one tile of n tokens, weights in blocks of 32. y: first output of the first token. */
 OP void tile32(int kind, int n, int wide, const uint8_t *w, const uint8_t *x, ptrdiff_t blocks, float *y,
                ptrdiff_t stride, int rows)
 {
     const sections at = sections_of(kind, blocks);
-    const int weight_bytes = kind == W_Q8_0 ? 512 : 256;
-    const int sum_at = kind == W_Q4_0 ? 40 : kind == W_Q5_0 ? 44 : 48;
+    const int sum_at = kind == W_Q4_0 ? 40 : kind == W_Q5_0 || kind == W_MXFP4 || kind == W_NVFP4 ? 44 : 48;
+    const int bits = bits32(kind);
+    const vb levels = levels_of(w);
     vf acc[TILE];
     UNROLL for (int t = 0; t < n; t++) acc[t] = vf_set1(0);
     for (ptrdiff_t b = 0; b < blocks; b++, x += n * X32_BYTES) {
@@ -96,24 +79,30 @@ OP void tile32(int kind, int n, int wide, const uint8_t *w, const uint8_t *x, pt
         const float *xd = (const float *)(x + 32 * n), *xs = xd + n;
         const int32_t *sum = (const int32_t *)(x + sum_at * n);
         vb q[8];
-        vf d, m;
+        const uint8_t *block = w + b * wide_bytes(kind), *scales = w + at.d + b * d_bytes(kind);
+        vf fsum[TILE], d, m;
         if (wide) {
-            const uint8_t *block = w + b * wide_bytes(kind);
             UNROLL for (int j = 0; j < 8; j++) q[j] = vb_load(block + 64 * j);
-            d = vf_load((const float *)(block + 512));
-            m = has_m(kind) ? vf_load((const float *)(block + 576)) : d;
+            d = vf_load((const float *)(block + WIDE_D));
+            m = has_two(kind) ? vf_load((const float *)(block + WIDE_M)) : d;
         } else {
-            unpack32(kind, w + at.q + b * weight_bytes, w + at.qh + b * 64, q);
-            d = vf_load_half(w + b * 32);
-            m = vf_load_half(w + (has_m(kind) ? at.m : 0) + b * 32);
+            unpack32(kind, levels, w + at.q + b * q_bytes(kind), w + at.qh + b * 64, q);
+            d = scale32(kind, scales);
+            m = second32(kind, has_m(kind) ? w + at.m + b * 32 : scales);
         }
-        vi isum[TILE];
-        UNROLL for (int t = 0; t < n; t++)
-            isum[t] = vi_set1(has_m(kind) ? 0 : kind == W_Q8_0 ? SHIFTED_START(sum[t]) : sum[t]);
-        dots(n, q, 8, kind == W_Q8_0 ? 8 : has_qh(kind) ? 5 : 4, xq, 32, isum);
+        if (kind == W_NVFP4)
+            scaled_halves(n, q, d, m, xq, sum, fsum);
+        else {
+            vi isum[TILE];
+            UNROLL for (int t = 0; t < n; t++)
+                isum[t] = vi_set1(has_m(kind) ? 0 : bits == 8 ? SHIFTED_START(sum[t]) : sum[t]);
+            dots(n, q, 8, bits, xq, 32, isum);
+            UNROLL for (int t = 0; t < n; t++) fsum[t] = vf_of(isum[t]);
+        }
         UNROLL for (int t = 0; t < n; t++)
         {
-            acc[t] = vf_add(acc[t], vf_mul(vf_mul(d, vf_set1(xd[t])), vf_of(isum[t])));
+            vf scale = kind == W_NVFP4 ? vf_set1(NVFP4_STEP) : d;
+            acc[t] = vf_add(acc[t], vf_mul(vf_mul(scale, vf_set1(xd[t])), fsum[t]));
             if (has_m(kind))
                 acc[t] = vf_add_exact(acc[t], m, vf_set1(xs[t])); /* both were float16: 22 bits at most */
         }
@@ -121,26 +110,33 @@ OP void tile32(int kind, int n, int wide, const uint8_t *w, const uint8_t *x, pt
     UNROLL for (int t = 0; t < n; t++) store_rows(y + t * stride, acc[t], rows);
 }
 
-/* Eight quads of a K-quant: 32 weights. j: sub-block of 32, in the order of the row. */
-OP void unpack_k(int kind, const uint8_t *w, int j, vb *q)
+/* isum[t] + sub-block j of 32 weights, times its scale or its two. shifted: -32 times the sums of 16 activations. */
+OP void sub_block(int kind, int n, int wide, const vb *q, const uint8_t *w, int j, const int8_t *x,
+                  const int32_t *shifted, vi *isum)
 {
-    if (kind == W_Q6_K) {
-        int half = j / 4, run = j % 4;
-        UNROLL for (int i = 0; i < 8; i++)
-        {
-            vb low = vb_load(w + K_Q + 1024 * half + 512 * (run % 2) + 64 * i);
-            vb high = vb_load(w + K_QH + 512 * half + 64 * i);
-            q[i] = vb_or(run < 2 ? vb_low4(low) : vb_high4(low), vb_bits45(high, run));
-        }
+    const int bits = bits_k(kind), each = in_sixteens(kind) ? 4 : 8;
+    if (kind == W_LEVELS2) { /* without a scale */
+        dots(n, q, 8, bits, x, 256, isum);
         return;
     }
-    UNROLL for (int i = 0; i < 8; i++)
+    UNROLL for (int half = 0; half < 2; half++)
     {
-        vb both = vb_load(w + K_Q + 512 * (j / 2) + 64 * i);
-        q[i] = j % 2 ? vb_high4(both) : vb_low4(both);
-        if (kind == W_Q5_K)
-            q[i] = vb_or(q[i], vb_bit4(vb_load(w + K_QH + 64 * i), j));
+        if (half && each == 8)
+            break;
+        const int i = 2 * j + half, at = each == 4 ? i : j;
+        vi scale = wide ? vi_load(w + WIDE_K_SCALES + 64 * at) : scale_k(kind, w + K_SCALES + 16 * at), sum[TILE];
+        UNROLL for (int t = 0; t < n; t++) sum[t] = vi_set1(start_k(kind, shifted + 16 * t + i));
+        dots(n, q + 4 * half, each, bits, x + 16 * half, 256, sum);
+        UNROLL for (int t = 0; t < n; t++) isum[t] = vi_add(isum[t], vi_mul(sum[t], scale));
     }
+}
+
+/* Sums of minima times the sums of their activations: pairs of sub-blocks, 16 rows x 2 bytes; x of one token. */
+OP vf sum_of_mins(const uint8_t *mins, const int32_t *x, int pairs)
+{
+    vi imin = vi_set1(0);
+    UNROLL for (int j = 0; j < pairs; j++) imin = vi_dot_pairs(imin, mins + 32 * j, x[j]);
+    return vf_of(imin);
 }
 
 /* The same as tile32 for blocks of 256: sums of the sub-blocks times their integer scales, in int32. */
@@ -148,14 +144,17 @@ OP void tile_k(int kind, int n, int wide, const uint8_t *w, const uint8_t *x, pt
                ptrdiff_t stride, int rows)
 {
     const ptrdiff_t bytes = wide ? wide_bytes(kind) : k_bytes(kind);
+    const vb levels = levels_of(w);
     vf acc[TILE];
     UNROLL for (int t = 0; t < n; t++) acc[t] = vf_set1(0);
+    w += has_levels(kind) && !wide ? LEVELS_BYTES : 0;
     for (ptrdiff_t b = 0; b < blocks; b++, x += n * XK_BYTES, w += bytes) {
         const int8_t *xq = (const int8_t *)x;
         const float *xd = (const float *)(x + 256 * n);
         const int32_t *pairs = (const int32_t *)(x + 260 * n), *shifted = (const int32_t *)(x + 276 * n);
+        const int32_t *pairs16 = (const int32_t *)(x + 340 * n);
         vi isum[TILE];
-        UNROLL for (int t = 0; t < n; t++) isum[t] = vi_set1(0);
+        UNROLL for (int t = 0; t < n; t++) isum[t] = vi_set1(kind == W_LEVELS2 ? minus_sum(shifted + 16 * t) : 0);
         UNROLL for (int j = 0; j < 8; j++)
         {
             vb q[8];
@@ -164,36 +163,23 @@ OP void tile_k(int kind, int n, int wide, const uint8_t *w, const uint8_t *x, pt
             if (wide)
                 UNROLL for (int i = 0; i < 8; i++) q[i] = vb_load(w + 512 * j + 64 * i);
             else
-                unpack_k(kind, w, j, q);
-            vi one[TILE], two[TILE];
-            if (kind == W_Q6_K) { /* sixteen weights to a scale */
-                vi s0 = wide ? vi_load(w + WIDE_K_SCALES + 128 * j) : vi_load_i8(w + K_SCALES + 32 * j);
-                vi s1 = wide ? vi_load(w + WIDE_K_SCALES + 128 * j + 64) : vi_load_i8(w + K_SCALES + 32 * j + 16);
-                UNROLL for (int t = 0; t < n; t++) one[t] = vi_set1(shifted[16 * t + 2 * j]);
-                UNROLL for (int t = 0; t < n; t++) two[t] = vi_set1(shifted[16 * t + 2 * j + 1]);
-                dots(n, q, 4, 6, xq + 32 * j, 256, one);
-                UNROLL for (int t = 0; t < n; t++) isum[t] = vi_add(isum[t], vi_mul(one[t], s0));
-                dots(n, q + 4, 4, 6, xq + 32 * j + 16, 256, two);
-                UNROLL for (int t = 0; t < n; t++) isum[t] = vi_add(isum[t], vi_mul(two[t], s1));
-            } else {
-                vi scale = wide ? vi_load(w + WIDE_K_SCALES + 64 * j) : vi_load_u8(w + K_SCALES + 16 * j);
-                UNROLL for (int t = 0; t < n; t++) one[t] = vi_set1(0);
-                dots(n, q, 8, kind == W_Q4_K ? 4 : 5, xq + 32 * j, 256, one);
-                UNROLL for (int t = 0; t < n; t++) isum[t] = vi_add(isum[t], vi_mul(one[t], scale));
-            }
+                unpack_k(kind, levels, w, j, q);
+            sub_block(kind, n, wide, q, w, j, xq + 32 * j, shifted, isum);
         }
-        vf d = wide ? vf_load((const float *)(w + WIDE_K_D)) : vf_load_half(w + K_D);
+        vf d = wide ? vf_load((const float *)(w + WIDE_K_D)) : d_k(kind, w);
         UNROLL for (int t = 0; t < n; t++)
             acc[t] = vf_add(acc[t], vf_mul(vf_mul(d, vf_set1(xd[t])), vf_of(isum[t])));
-        if (kind == W_Q6_K)
+        if (!has_mins(kind))
             continue;
         vf dmin = wide ? vf_load((const float *)(w + WIDE_K_DMIN)) : vf_load_half(w + K_DMIN);
-        const uint8_t *mins = w + (wide ? WIDE_K_MINS : K_MINS);
+        uint8_t pairs_q2[256];
+        const uint8_t *mins = wide ? w + WIDE_K_MINS : kind == W_Q2_K ? pairs_q2 : w + K_MINS;
+        if (kind == W_Q2_K && !wide)
+            pairs_of_mins(w + K_SCALES, pairs_q2);
         UNROLL for (int t = 0; t < n; t++)
         {
-            vi imin = vi_set1(0);
-            UNROLL for (int j = 0; j < 4; j++) imin = vi_dot_pairs(imin, mins + 32 * j, pairs[4 * t + j]);
-            acc[t] = vf_sub(acc[t], vf_mul(vf_mul(dmin, vf_set1(xd[t])), vf_of(imin)));
+            vf imin = kind == W_Q2_K ? sum_of_mins(mins, pairs16 + 8 * t, 8) : sum_of_mins(mins, pairs + 4 * t, 4);
+            acc[t] = vf_sub(acc[t], vf_mul(vf_mul(dmin, vf_set1(xd[t])), imin));
         }
     }
     UNROLL for (int t = 0; t < n; t++) store_rows(y + t * stride, acc[t], rows);
@@ -208,86 +194,48 @@ typedef void (*tile_function)(const uint8_t *, const uint8_t *, ptrdiff_t, float
     TILE_OF(kind##_1, body, kind, 1, 0)                                                                                \
     TILE_OF(kind##_2, body, kind, 2, 0)                                                                                \
     TILE_OF(kind##_4, body, kind, 4, 0)                                                                                \
-    TILE_OF(kind##_all, body, kind, TILE, 0)                                                                           \
-    TILE_OF(kind##_wide, body, kind, TILE, 1)
+    TILE_OF(kind##_all, body, kind, TILE, 0)
+#define WIDE_TILE(kind, body) TILE_OF(kind##_wide, body, kind, TILE, 1)
 TILES(W_Q4_0, tile32)
 TILES(W_Q4_1, tile32)
 TILES(W_Q5_0, tile32)
 TILES(W_Q5_1, tile32)
 TILES(W_Q8_0, tile32)
+TILES(W_LEVELS32, tile32)
+TILES(W_MXFP4, tile32)
+TILES(W_NVFP4, tile32)
 TILES(W_Q4_K, tile_k)
 TILES(W_Q5_K, tile_k)
 TILES(W_Q6_K, tile_k)
+TILES(W_Q2_K, tile_k)
+TILES(W_Q3_K, tile_k)
+TILES(W_LEVELS2, tile_k)
+TILES(W_LEVELS3, tile_k)
+TILES(W_LEVELS4, tile_k)
+WIDE_TILE(W_Q4_0, tile32)
+WIDE_TILE(W_Q4_1, tile32)
+WIDE_TILE(W_Q5_0, tile32)
+WIDE_TILE(W_Q5_1, tile32)
+WIDE_TILE(W_Q8_0, tile32)
+WIDE_TILE(W_NVFP4, tile32)
+WIDE_TILE(W_Q4_K, tile_k)
+WIDE_TILE(W_Q5_K, tile_k)
+WIDE_TILE(W_Q6_K, tile_k)
+WIDE_TILE(W_Q2_K, tile_k)
+WIDE_TILE(W_LEVELS2, tile_k)
+WIDE_TILE(W_LEVELS3, tile_k)
+WIDE_TILE(W_LEVELS4, tile_k)
 
-#define TILES_OF(kind) {kind##_1, kind##_2, kind##_4, kind##_all, kind##_wide}
+/* Wide, kinds of the same offset and as many scales are the same: the second names the one that is compiled. */
+#define TILES_OF(kind, wide) {kind##_1, kind##_2, kind##_4, kind##_all, wide##_wide}
 static const tile_function TILE_FUNCTIONS[W_KINDS][5] = {
-    TILES_OF(W_Q4_0), TILES_OF(W_Q4_1), TILES_OF(W_Q5_0), TILES_OF(W_Q5_1),
-    TILES_OF(W_Q8_0), TILES_OF(W_Q4_K), TILES_OF(W_Q5_K), TILES_OF(W_Q6_K),
+    TILES_OF(W_Q4_0, W_Q4_0),         TILES_OF(W_Q4_1, W_Q4_1),       TILES_OF(W_Q5_0, W_Q5_0),
+    TILES_OF(W_Q5_1, W_Q5_1),         TILES_OF(W_Q8_0, W_Q8_0),       TILES_OF(W_LEVELS32, W_Q8_0),
+    TILES_OF(W_MXFP4, W_Q5_0),        TILES_OF(W_NVFP4, W_NVFP4),     TILES_OF(W_Q4_K, W_Q4_K),
+    TILES_OF(W_Q5_K, W_Q5_K),         TILES_OF(W_Q6_K, W_Q6_K),       TILES_OF(W_Q2_K, W_Q2_K),
+    TILES_OF(W_Q3_K, W_Q6_K),         TILES_OF(W_LEVELS2, W_LEVELS2), TILES_OF(W_LEVELS3, W_LEVELS3),
+    TILES_OF(W_LEVELS4, W_LEVELS4),
 };
-
-static void widen32(int kind, const uint8_t *w, ptrdiff_t blocks, uint8_t *out)
-{
-    const sections at = sections_of(kind, blocks);
-    for (ptrdiff_t b = 0; b < blocks; b++, out += wide_bytes(kind)) {
-        vb q[8];
-        unpack32(kind, w + at.q + b * (kind == W_Q8_0 ? 512 : 256), w + at.qh + b * 64, q);
-        UNROLL for (int j = 0; j < 8; j++) memcpy(out + 64 * j, &q[j], 64);
-        vf_store((float *)(out + 512), vf_load_half(w + b * 32));
-        if (has_m(kind))
-            vf_store((float *)(out + 576), vf_load_half(w + at.m + b * 32));
-    }
-}
-
-static void widen_k(int kind, const uint8_t *w, ptrdiff_t blocks, uint8_t *out)
-{
-    for (ptrdiff_t b = 0; b < blocks; b++, w += k_bytes(kind), out += wide_bytes(kind)) {
-        UNROLL for (int j = 0; j < 8; j++)
-        {
-            vb q[8];
-            unpack_k(kind, w, j, q);
-            UNROLL for (int i = 0; i < 8; i++) memcpy(out + 512 * j + 64 * i, &q[i], 64);
-        }
-        vf_store((float *)(out + WIDE_K_D), vf_load_half(w + K_D));
-        if (kind == W_Q6_K) {
-            for (int j = 0; j < 16; j++) {
-                vi scale = vi_load_i8(w + K_SCALES + 16 * j);
-                memcpy(out + WIDE_K_SCALES + 64 * j, &scale, 64);
-            }
-            continue;
-        }
-        vf_store((float *)(out + WIDE_K_DMIN), vf_load_half(w + K_DMIN));
-        memcpy(out + WIDE_K_MINS, w + K_MINS, 128);
-        for (int j = 0; j < 8; j++) {
-            vi scale = vi_load_u8(w + K_SCALES + 16 * j);
-            memcpy(out + WIDE_K_SCALES + 64 * j, &scale, 64);
-        }
-    }
-}
-
-/* The group at w unpacked for T tokens, in a place that the thread keeps; NULL where that does not pay or there is no
-   memory. slot: 0 or 1, for two groups at once. */
-static const uint8_t *widened(int kind, const uint8_t *w, ptrdiff_t blocks, ptrdiff_t T, int slot)
-{
-    static _Thread_local struct {
-        uint8_t *at;
-        size_t bytes;
-    } kept[2];
-    const size_t bytes = (size_t)(blocks * wide_bytes(kind));
-    if (T < WIDE_FROM)
-        return NULL;
-    if (kept[slot].bytes < bytes) {
-        free(kept[slot].at);
-        kept[slot].at = aligned_alloc(64, bytes);
-        kept[slot].bytes = kept[slot].at ? bytes : 0;
-    }
-    if (kept[slot].at) {
-        if (kind <= W_Q8_0)
-            widen32(kind, w, blocks, kept[slot].at);
-        else
-            widen_k(kind, w, blocks, kept[slot].at);
-    }
-    return kept[slot].at;
-}
 
 /* One tile of n tokens with a group that is packed at w and perhaps wide too. */
 OP void tile(int kind, int n, const uint8_t *w, const uint8_t *wide, const uint8_t *x, ptrdiff_t blocks, float *y,
@@ -302,7 +250,7 @@ OP void tile(int kind, int n, const uint8_t *w, const uint8_t *wide, const uint8
 static void linear(int kind, const uint8_t *w, const uint8_t *x, ptrdiff_t T, ptrdiff_t rows, ptrdiff_t blocks,
                    float *y, int threads)
 {
-    const ptrdiff_t groups = (rows + GROUP - 1) / GROUP, token = blocks * (kind <= W_Q8_0 ? X32_BYTES : XK_BYTES);
+    const ptrdiff_t groups = (rows + GROUP - 1) / GROUP, token = blocks * (in_blocks_of_32(kind) ? X32_BYTES : XK_BYTES);
     const ptrdiff_t size = packed_group(kind, blocks);
     (void)threads;
 #pragma omp parallel for num_threads(threads) schedule(static)

@@ -17,14 +17,14 @@ typedef struct {
 
 OP int same_rounding(int a, int b)
 {
-    return a == b || (a < W_KINDS && b < W_KINDS && (a <= W_Q8_0) == (b <= W_Q8_0));
+    return a == b || (a < W_KINDS && b < W_KINDS && in_blocks_of_32(a) == in_blocks_of_32(b));
 }
 
 OP ptrdiff_t rounded_bytes(const expert_map *m)
 {
-    return m->kind >= W_KINDS ? m->columns * 4
-           : m->kind <= W_Q8_0 ? m->columns / 32 * X32_BYTES
-                               : m->columns / 256 * XK_BYTES;
+    return m->kind >= W_KINDS           ? m->columns * 4
+           : in_blocks_of_32(m->kind) ? m->columns / 32 * X32_BYTES
+                                      : m->columns / 256 * XK_BYTES;
 }
 
 /* One token, as it goes into a product with m: token t of T in tiles. */
@@ -32,7 +32,7 @@ static void round_for(const expert_map *m, const float *x, ptrdiff_t t, ptrdiff_
 {
     if (m->kind >= W_KINDS)
         round_plain(m->kind - W_KINDS, x, m->columns, (float *)out + t * m->columns);
-    else if (m->kind <= W_Q8_0)
+    else if (in_blocks_of_32(m->kind))
         round_token(32, x, t, T, m->columns / 32, out);
     else
         round_token(256, x, t, T, m->columns / 256, out);
@@ -47,11 +47,11 @@ static void place_rounded(const expert_map *m, const uint8_t *from, ptrdiff_t t,
         return;
     }
     int n;
-    const ptrdiff_t first = tile_of(t, T, &n), block = m->kind <= W_Q8_0 ? X32_BYTES : XK_BYTES;
+    const ptrdiff_t first = tile_of(t, T, &n), block = in_blocks_of_32(m->kind) ? X32_BYTES : XK_BYTES;
     uint8_t *to = out + first * bytes;
     t -= first;
     for (ptrdiff_t at = 0; at < bytes; at += block, from += block, to += n * block)
-        if (m->kind <= W_Q8_0) {
+        if (in_blocks_of_32(m->kind)) {
             memcpy(to + 32 * t, from, 32);
             for (int i = 32; i < X32_BYTES; i += 4)
                 memcpy(to + i * n + 4 * t, from + i, 4);
@@ -60,6 +60,7 @@ static void place_rounded(const expert_map *m, const uint8_t *from, ptrdiff_t t,
             memcpy(to + 256 * n + 4 * t, from + 256, 4);
             memcpy(to + 260 * n + 16 * t, from + 260, 16);
             memcpy(to + 276 * n + 64 * t, from + 276, 64);
+            memcpy(to + 340 * n + 32 * t, from + 340, 32);
         }
 }
 
@@ -136,7 +137,7 @@ static void enter(const moe_args *a, const moe_scratch_t *s, ptrdiff_t place)
     }
 }
 
-OP ptrdiff_t blocks_of(const expert_map *m) { return m->columns / (m->kind <= W_Q8_0 ? 32 : 256); }
+OP ptrdiff_t blocks_of(const expert_map *m) { return m->columns / (in_blocks_of_32(m->kind) ? 32 : 256); }
 
 /* Group g of expert e unpacked for T tokens, or NULL. */
 static const uint8_t *wide_group(const expert_map *m, ptrdiff_t e, ptrdiff_t g, ptrdiff_t T, int slot)

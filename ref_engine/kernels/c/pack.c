@@ -1,29 +1,60 @@
 /* Rows of ggml blocks -> groups of 16 interleaved rows. See pack.h for the layout. */
 #include "pack.h"
+#include "pack_levels.h"
 
-#include <string.h>
-
+/* In the order of BLOCK_KINDS. m, qh, q: where these parts of a block of 32 begin (quant/simple.py). */
 static const struct {
-    int bytes, m, qh, q; /* block size, and where its parts begin (ref_engine/quant/simple.py) */
-} SIMPLE[] = {{18, 0, 0, 2}, {20, 2, 0, 4}, {22, 0, 2, 6}, {24, 2, 4, 8}, {34, 0, 0, 2}};
+    block_type is;
+    const leveled *levels;
+    int m, qh, q;
+} TYPES[] = {
+    {{W_Q4_0, 32, 18, 0}, NULL, 0, 0, 2},
+    {{W_Q4_1, 32, 20, 0}, NULL, 2, 0, 4},
+    {{W_Q5_0, 32, 22, 0}, NULL, 0, 2, 6},
+    {{W_Q5_1, 32, 24, 0}, NULL, 2, 4, 8},
+    {{W_Q8_0, 32, 34, 0}, NULL, 0, 0, 2},
+    {{W_Q8_0, 32, 36, 0}, NULL, 0, 0, 4}, /* Q8_1 */
+    {{W_Q4_K, 256, 144, 0}, NULL, 0, 0, 0},
+    {{W_Q5_K, 256, 176, 0}, NULL, 0, 0, 0},
+    {{W_Q6_K, 256, 210, 0}, NULL, 0, 0, 0},
+    {{W_Q2_K, 256, 84, 0}, NULL, 0, 0, 0},
+    {{W_Q3_K, 256, 110, 0}, &LEVELS_Q3_K, 0, 0, 0},
+    {{W_LEVELS32, 32, 18, 0}, &LEVELS_IQ4_NL, 0, 0, 0},
+    {{W_LEVELS4, 256, 136, 0}, &LEVELS_IQ4_XS, 0, 0, 0},
+    {{W_MXFP4, 32, 17, 0}, &LEVELS_MXFP4, 0, 0, 0},
+    {{W_NVFP4, 64, 36, 0}, &LEVELS_NVFP4, 0, 0, 0},
+    {{W_LEVELS32, 128, 18, 0}, &LEVELS_Q1_0, 0, 0, 0},
+    {{W_LEVELS32, 64, 18, 0}, &LEVELS_Q2_0, 0, 0, 0},
+    {{W_LEVELS2, 256, 54, 0}, &LEVELS_TQ1_0, 0, 0, 0},
+    {{W_LEVELS2, 256, 66, 0}, &LEVELS_TQ2_0, 0, 0, 0},
+    {{W_LEVELS3, 256, 50, 2048 * 8}, &LEVELS_IQ1_S, 0, 0, 0},
+    {{W_LEVELS3, 256, 56, 2048 * 8}, &LEVELS_IQ1_M, 0, 0, 0},
+    {{W_LEVELS3, 256, 66, 256 * 8}, &LEVELS_IQ2_XXS, 0, 0, 0},
+    {{W_LEVELS3, 256, 74, 512 * 8}, &LEVELS_IQ2_XS, 0, 0, 0},
+    {{W_LEVELS3, 256, 82, 1024 * 8}, &LEVELS_IQ2_S, 0, 0, 0},
+    {{W_LEVELS4, 256, 98, 256 * 4}, &LEVELS_IQ3_XXS, 0, 0, 0},
+    {{W_LEVELS4, 256, 110, 512 * 4}, &LEVELS_IQ3_S, 0, 0, 0},
+};
+enum { N_TYPES = sizeof TYPES / sizeof *TYPES };
 
-static const int K_BLOCK[] = {144, 176, 210};
+const block_type *ref_engine_block_type(int type) { return 0 <= type && type < N_TYPES ? &TYPES[type].is : NULL; }
 
-size_t ref_engine_packed_bytes(int kind, ptrdiff_t rows, ptrdiff_t blocks)
+size_t ref_engine_packed_bytes(int type, ptrdiff_t rows, ptrdiff_t columns)
 {
-    ptrdiff_t groups = (rows + GROUP - 1) / GROUP;
-    return (size_t)(groups * packed_group(kind, blocks));
+    const int kind = TYPES[type].is.kind;
+    return (size_t)((rows + GROUP - 1) / GROUP * packed_group(kind, columns / (in_blocks_of_32(kind) ? 32 : 256)));
 }
 
-static void pack_simple(int kind, const uint8_t *block, int r, uint8_t *group, sections at, ptrdiff_t b)
+static void pack_simple(int type, const uint8_t *block, int r, uint8_t *group, sections at, ptrdiff_t b)
 {
-    const uint8_t *q = block + SIMPLE[kind].q;
-    uint8_t *out = group + at.q + b * (kind == W_Q8_0 ? 512 : 256) + 4 * r;
+    const int kind = TYPES[type].is.kind;
+    const uint8_t *q = block + TYPES[type].q;
+    uint8_t *out = group + at.q + b * q_bytes(kind) + 4 * r;
     memcpy(group + b * 32 + 2 * r, block, 2);
     if (has_m(kind))
-        memcpy(group + at.m + b * 32 + 2 * r, block + SIMPLE[kind].m, 2);
+        memcpy(group + at.m + b * 32 + 2 * r, block + TYPES[type].m, 2);
     if (has_qh(kind)) {
-        const uint8_t *qh = block + SIMPLE[kind].qh;
+        const uint8_t *qh = block + TYPES[type].qh;
         for (int i = 0; i < 4; i++) {
             int byte = 0;
             for (int j = 0; j < 8; j++)
@@ -60,8 +91,8 @@ static void pack_with_mins(int kind, const uint8_t *block, int r, uint8_t *out)
         out[K_MINS + 32 * (j / 2) + 2 * r + j % 2] = (uint8_t)min;
     }
     if (kind == W_Q5_K)
-        pack_quads(block + 16, 8, r, out + K_QH);
-    pack_quads(block + (kind == W_Q5_K ? 48 : 16), 32, r, out + K_Q);
+        pack_quads(block + 16, 8, r, out + k_qh(kind));
+    pack_quads(block + (kind == W_Q5_K ? 48 : 16), 32, r, out + k_q(kind));
 }
 
 /* Q6_K: ql, qh, 16 signed scales, d */
@@ -70,33 +101,128 @@ static void pack_q6_k(const uint8_t *block, int r, uint8_t *out)
     memcpy(out + K_D + 2 * r, block + 208, 2);
     for (int j = 0; j < 16; j++)
         out[K_SCALES + 16 * j + r] = block[192 + j];
-    pack_quads(block, 32, r, out + K_Q);
-    pack_quads(block + 128, 16, r, out + K_QH);
+    pack_quads(block, 32, r, out + k_q(W_Q6_K));
+    pack_quads(block + 128, 16, r, out + k_qh(W_Q6_K));
 }
 
-static void pack_group(int kind, const uint8_t *in, int rows, ptrdiff_t blocks, uint8_t *group)
+/* Q2_K: 16 scales and minima, qs, d, dmin */
+static void pack_q2_k(const uint8_t *block, int r, uint8_t *out)
 {
+    memcpy(out + K_D + 2 * r, block + 80, 2);
+    memcpy(out + K_DMIN + 2 * r, block + 82, 2);
+    for (int j = 0; j < 16; j++)
+        out[K_SCALES + 16 * j + r] = block[j];
+    pack_quads(block + 16, 16, r, out + k_q(W_Q2_K));
+}
+
+/* Codes of 256 weights. */
+static void pack_levels(int kind, const coded *n, int r, uint8_t *out)
+{
+    uint8_t low[128] = {0}, high[32] = {0};
+    memcpy(out + K_D + 4 * r, &n->d, 4);
+    for (int j = 0; j < 16 && kind != W_LEVELS2; j++)
+        if (kind != W_LEVELS4)
+            out[K_SCALES + 16 * j + r] = n->scale[j];
+        else if (j % 2 == 0)
+            out[K_SCALES + 8 * j + r] = n->scale[j];
+    for (int j = 0; j < 8; j++)
+        for (int i = 0; i < 32; i++) {
+            const uint8_t code = n->code[32 * j + i];
+            if (kind == W_LEVELS4)
+                low[32 * (j / 2) + i] |= (uint8_t)(code << 4 * (j % 2));
+            else {
+                low[32 * (j / 4) + i] |= (uint8_t)((code & 3) << 2 * (j % 4));
+                high[i] |= (uint8_t)(code >> 2 << j);
+            }
+        }
+    pack_quads(low, kind == W_LEVELS4 ? 32 : 16, r, out + k_q(kind));
+    if (kind == W_Q3_K || kind == W_LEVELS3)
+        pack_quads(high, 8, r, out + k_qh(kind));
+}
+
+/* Codes of 32 weights, of block b of the row, part `part` of a block of the file. */
+static void pack_levels32(int kind, const uint8_t *block, int part, const uint8_t *code, int r, uint8_t *group,
+                          sections at, ptrdiff_t b)
+{
+    uint8_t both[16];
+    for (int i = 0; i < 16; i++)
+        both[i] = (uint8_t)(code[i] | code[16 + i] << 4);
+    pack_quads(both, 4, r, group + at.q + 256 * b);
+    group += at.d + b * d_bytes(kind);
+    if (kind == W_MXFP4)
+        group[r] = block[0];
+    else if (kind == W_LEVELS32)
+        memcpy(group + 2 * r, block, 2);
+    else
+        for (int j = 0; j < 2; j++) {
+            uint16_t scale = half_of_ue4m3(block[2 * part + j]);
+            memcpy(group + 32 * j + 2 * r, &scale, 2);
+        }
+}
+
+/* A row of a type that has levels; blocks: of the file. */
+static void pack_leveled_row(int type, const uint8_t *in, const int8_t *points, const uint8_t *code_of, int r,
+                             ptrdiff_t blocks, uint8_t *group)
+{
+    const block_type is = TYPES[type].is;
+    const int parts = is.size / 32;
+    const sections at = sections_of(is.kind, blocks * parts);
+    for (ptrdiff_t b = 0; b < blocks; b++, in += is.bytes) {
+        coded n;
+        TYPES[type].levels->read(in, points, &n);
+        for (int i = 0; i < is.size && is.points; i++)
+            n.code[i] = code_of[n.code[i]];
+        if (in_blocks_of_32(is.kind))
+            for (int p = 0; p < parts; p++)
+                pack_levels32(is.kind, in, p, n.code + 32 * p, r, group, at, b * parts + p);
+        else
+            pack_levels(is.kind, &n, r, group + LEVELS_BYTES + b * k_bytes(is.kind));
+    }
+}
+
+static void pack_leveled(int type, const uint8_t *in, const int8_t *points, int rows, ptrdiff_t blocks, uint8_t *group)
+{
+    const leveled *levels = TYPES[type].levels;
+    uint8_t code_of[256] = {0};
+    for (int i = 0; i < levels->n; i++)
+        code_of[(uint8_t)levels->level[i]] = (uint8_t)i;
+    for (int i = 0; i < LEVELS_BYTES; i++)
+        group[i] = (uint8_t)(levels->level[i % 16] + level_offset(TYPES[type].is.kind));
     for (int r = 0; r < rows; r++)
-        for (ptrdiff_t b = 0; b < blocks; b++)
-            if (kind <= W_Q8_0)
-                pack_simple(kind, in + (r * blocks + b) * SIMPLE[kind].bytes, r, group, sections_of(kind, blocks), b);
-            else if (kind == W_Q6_K)
-                pack_q6_k(in + (r * blocks + b) * 210, r, group + b * k_bytes(kind));
-            else
-                pack_with_mins(kind, in + (r * blocks + b) * K_BLOCK[kind - W_Q4_K], r, group + b * k_bytes(kind));
+        pack_leveled_row(type, in + r * blocks * TYPES[type].is.bytes, points, code_of, r, blocks, group);
 }
 
-void ref_engine_pack(int kind, const uint8_t *in, ptrdiff_t rows, ptrdiff_t blocks, uint8_t *out, int threads)
+static void pack_group(int type, const uint8_t *in, const int8_t *points, int rows, ptrdiff_t blocks, uint8_t *group)
 {
-    ptrdiff_t groups = (rows + GROUP - 1) / GROUP;
-    ptrdiff_t size = (ptrdiff_t)ref_engine_packed_bytes(kind, GROUP, blocks);
-    ptrdiff_t row = blocks * (kind <= W_Q8_0 ? SIMPLE[kind].bytes : K_BLOCK[kind - W_Q4_K]);
+    const int kind = TYPES[type].is.kind, bytes = TYPES[type].is.bytes;
+    if (TYPES[type].levels) {
+        pack_leveled(type, in, points, rows, blocks, group);
+        return;
+    }
+    for (int r = 0; r < rows; r++)
+        for (ptrdiff_t b = 0; b < blocks; b++, in += bytes)
+            if (in_blocks_of_32(kind))
+                pack_simple(type, in, r, group, sections_of(kind, blocks), b);
+            else if (kind == W_Q6_K)
+                pack_q6_k(in, r, group + b * k_bytes(kind));
+            else if (kind == W_Q2_K)
+                pack_q2_k(in, r, group + b * k_bytes(kind));
+            else
+                pack_with_mins(kind, in, r, group + b * k_bytes(kind));
+}
+
+void ref_engine_pack(int type, const uint8_t *in, const int8_t *points, ptrdiff_t rows, ptrdiff_t columns, uint8_t *out,
+                     int threads)
+{
+    const ptrdiff_t groups = (rows + GROUP - 1) / GROUP, blocks = columns / TYPES[type].is.size;
+    const ptrdiff_t size = (ptrdiff_t)ref_engine_packed_bytes(type, GROUP, columns);
+    const ptrdiff_t row = blocks * TYPES[type].is.bytes;
     (void)threads; /* unused without OpenMP */
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (ptrdiff_t g = 0; g < groups; g++) {
         int n = rows - g * GROUP < GROUP ? (int)(rows - g * GROUP) : GROUP;
         if (n < GROUP)
             memset(out + g * size, 0, (size_t)size);
-        pack_group(kind, in + g * GROUP * row, n, blocks, out + g * size);
+        pack_group(type, in + g * GROUP * row, points, n, blocks, out + g * size);
     }
 }

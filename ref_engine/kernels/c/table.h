@@ -8,14 +8,19 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { W_Q4_0, W_Q4_1, W_Q5_0, W_Q5_1, W_Q8_0, W_Q4_K, W_Q5_K, W_Q6_K, W_KINDS };
+/* How repacked weights lie (pack.h): those in blocks of 32, then those in blocks of 256. */
+enum {
+    W_Q4_0, W_Q4_1, W_Q5_0, W_Q5_1, W_Q8_0, W_LEVELS32, W_MXFP4, W_NVFP4,
+    W_Q4_K, W_Q5_K, W_Q6_K, W_Q2_K, W_Q3_K, W_LEVELS2, W_LEVELS3, W_LEVELS4, W_KINDS
+};
+static inline int in_blocks_of_32(int kind) { return kind <= W_NVFP4; }
 enum { P_F32, P_F16, P_BF16 };
 /* Activations, then gated units with constants of their own. */
 enum { GLU_SILU, GLU_GELU, GLU_RELU, GLU_RELU_SQR, GLU_SWIGLU_OAI, GLU_SWIGLU_CLAMP, GLU_SWIGLU_LIMIT, GLU_SITU };
 
 /* Rounded activations: bytes for one token's block. Tokens come in tiles; see activations.h. */
 #define X32_BYTES 52  /* 32 integers, d, s, and -8, -16, -128 times their sum */
-#define XK_BYTES 340  /* 256 integers, d, 4 pairs of sums of 32, 16 times -32 * sum of 16 */
+#define XK_BYTES 372  /* 256 integers, d, 4 pairs of sums of 32, 16 times -32 * sum of 16, 8 pairs of sums of 16 */
 
 typedef struct {
     const float *q;          /* (T, H, Hd) */
@@ -140,9 +145,17 @@ enum { ISA_BASELINE, ISA_AVX2, ISA_AVX512, ISA_AVX512_VNNI, ISA_COUNT };
 #define REF_ENGINE_OPENMP 0
 #endif
 
-/* Repacking, the same bytes for all instruction sets. */
-size_t ref_engine_packed_bytes(int kind, ptrdiff_t rows, ptrdiff_t blocks);
-void ref_engine_pack(int kind, const uint8_t *rows_of_blocks, ptrdiff_t rows, ptrdiff_t blocks, uint8_t *out,
-                     int threads);
+/* A block type of files: how its weights lie when repacked, how many a block has, in how many bytes, and how many bytes
+   the codebook has that it looks points up in (quant/codebooks.py: int8, point after point). */
+typedef struct {
+    int kind, size, bytes, points;
+} block_type;
+/* Types by their place in BLOCK_KINDS of _native.pyx; NULL behind the last. */
+const block_type *ref_engine_block_type(int type);
+
+/* Repacking, the same bytes for all instruction sets. columns: whole blocks of the type. */
+size_t ref_engine_packed_bytes(int type, ptrdiff_t rows, ptrdiff_t columns);
+void ref_engine_pack(int type, const uint8_t *rows_of_blocks, const int8_t *points, ptrdiff_t rows, ptrdiff_t columns,
+                     uint8_t *out, int threads);
 
 #endif

@@ -19,6 +19,8 @@
 #include REF_ENGINE_VECTORS
 
 #include "activations.h"
+#include "unpack.h"
+#include "wide.h"
 #include "linear.h"
 
 #include "lanes.h"

@@ -118,6 +118,13 @@ OP vb vb_bits45(vb x, int r)
     return vb_mask(r < 2 ? vb_left(x, (4 - 2 * r) & 15) : vb_right(x, (2 * r - 4) & 15), 48);
 }
 
+OP vb vb_bits01(vb x, int r) { return vb_mask(vb_right(x, 2 * r & 15), 3); }
+OP vb vb_bit2(vb x, int j) { return vb_mask(j < 2 ? vb_left(x, (2 - j) & 15) : vb_right(x, (j - 2) & 15), 4); }
+OP vb vb_lookup(vb levels, vb index)
+{
+    return vi_both(_mm256_shuffle_epi8(levels.a, index.a), _mm256_shuffle_epi8(levels.b, index.b));
+}
+
 OP __m256i x_quad(const int8_t *x)
 {
     int32_t quad;

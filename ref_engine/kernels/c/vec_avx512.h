@@ -66,6 +66,14 @@ OP vb vb_bits45(vb a, int r)
     return _mm512_and_si512(shifted, _mm512_set1_epi8(48));
 }
 
+OP vb vb_bits01(vb a, int r) { return _mm512_and_si512(_mm512_srli_epi16(a, 2 * (unsigned)r & 15), _mm512_set1_epi8(3)); }
+OP vb vb_bit2(vb a, int j)
+{
+    vb shifted = j < 2 ? _mm512_slli_epi16(a, (unsigned)(2 - j) & 15) : _mm512_srli_epi16(a, (unsigned)(j - 2) & 15);
+    return _mm512_and_si512(shifted, _mm512_set1_epi8(4));
+}
+OP vb vb_lookup(vb levels, vb index) { return _mm512_shuffle_epi8(levels, index); }
+
 OP vi x_quad(const int8_t *x)
 {
     int32_t quad;

@@ -81,6 +81,12 @@ OP vb vb_or(vb a, vb b) { BYTES_(a.v[l] | b.v[l]); }
 OP vb vb_bit4(vb a, int j) { BYTES_((a.v[l] >> j & 1) << 4); }
 /* bits 2r and 2r + 1 of each byte to bits 4 and 5 */
 OP vb vb_bits45(vb a, int r) { BYTES_((a.v[l] >> 2 * r & 3) << 4); }
+/* bits 2r and 2r + 1 of each byte to bits 0 and 1 */
+OP vb vb_bits01(vb a, int r) { BYTES_(a.v[l] >> 2 * r & 3); }
+/* bit `j` of each byte to bit 2 */
+OP vb vb_bit2(vb a, int j) { BYTES_((a.v[l] >> j & 1) << 2); }
+/* the byte of the first sixteen that each index 0 .. 15 names; the first sixteen stand there four times */
+OP vb vb_lookup(vb levels, vb index) { BYTES_(levels.v[index.v[l]]); }
 
 /* acc + the products of `quads` quads of 16 rows with the same 4 * quads activations. Weights of at most `bits` bits. */
 OP vi vi_dot(vi acc, const vb *w, int quads, const int8_t *x, int bits)
