@@ -37,6 +37,13 @@ X86_UNITS = {
     },
     "ref_engine.kernels._quantize": {"quantize_unit_avx2": AVX2, "quantize_unit_avx512": AVX512},
 }
+NEON = ["-march=armv8.2-a+dotprod"]
+ARM_UNITS = {"ref_engine.kernels._native": {"unit_neon": NEON}, "ref_engine.kernels._quantize": {}}
+# of each family of processors: its names, the flags that the compiler must know, the macro that says so, the units
+FAMILIES = [
+    (("x86_64", "amd64"), [*AVX512, "-mavx512vnni"], "REF_ENGINE_X86", X86_UNITS),
+    (("aarch64", "arm64"), NEON, "REF_ENGINE_NEON", ARM_UNITS),
+]
 
 
 class BuildKernels(build_ext):
@@ -55,10 +62,12 @@ class BuildKernels(build_ext):
         openmp = ["-fopenmp"] if self.accepts(["-fopenmp"], link=True) else []
         if not openmp:
             print("ref-engine: the compiler has no OpenMP, kernels will run on one thread", file=sys.stderr)
-        x86 = platform.machine().lower() in ("x86_64", "amd64") and self.accepts([*AVX512, "-mavx512vnni"])
         level = [*LEVEL[ext.name], *(COST_MODEL if self.accepts(COST_MODEL) else [])]
-        macros = [("REF_ENGINE_X86", "1")] if x86 else []
-        units = {name: [] for name in PORTABLE[ext.name]} | (X86_UNITS[ext.name] if x86 else {})
+        macros, units = [], {name: [] for name in PORTABLE[ext.name]}
+        for machines, flags, macro, more in FAMILIES:
+            if platform.machine().lower() in machines and self.accepts(flags):
+                macros.append((macro, "1"))
+                units |= more[ext.name]
         ext.extra_objects = []
         for name, flags in units.items():
             ext.extra_objects += self.compiler.compile(
