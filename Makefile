@@ -33,7 +33,7 @@ run: $(VENV)/run.stamp
 # everything that must be green: lint, types, tests. On CI a model that cannot be had is a failure
 WORKERS ?= 2
 .PHONY: test
-test: lint assets node browser
+test: lint assets node browser cross
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: lint
@@ -66,6 +66,41 @@ browser: $(PAGE)/node_modules/.package-lock.json
 
 $(PAGE)/node_modules/.package-lock.json: $(PAGE)/package-lock.json
 	if command -v npm >/dev/null; then npm ci --prefix $(PAGE) --ignore-scripts --no-audit --no-fund; fi
+
+# a compiler for 64-bit ARM and an emulator, for the tests of the NEON kernels. Installed as Chromium is
+CROSS := aarch64-linux-gnu-gcc qemu-aarch64
+.PHONY: cross
+cross:
+	@command -v $(CROSS) >/dev/null && [ "$$(command -v $(CROSS) | wc -l)" = 2 ] || { $(ROOT_APT) \
+		&& [ -n "$(CI)$(filter cross neon,$(MAKECMDGOALS))" ] && apt-get update --quiet \
+		&& apt-get install --quiet --yes --no-install-recommends \
+			gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user; } \
+		|| echo "ref-engine: no compiler and emulator for ARM, the tests of NEON will be skipped:" \
+			"apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
+
+# the NEON kernels as setup.py compiles them, and the portable ones on ARM: three minutes. `test` has them less inlined
+.PHONY: neon
+neon: $(VENV)/test.stamp cross
+	REF_ENGINE_NEON_CFLAGS=-O3 $(BIN)/python -m pytest tests/kernels/test_kernels_neon.py
+
+# the tests of the kernels once more, with every instruction set of this processor, in a copy compiled so that a wrong
+# access to memory or undefined behaviour ends the process. Without the real models, which take long at that
+SANITIZED := build/sanitize
+SANITIZED_BUILD := REF_ENGINE_SANITIZE=1 $(BIN)/python setup.py --quiet
+SANITIZED_PYTHON = PYTHONPATH=$(SANITIZED)/lib PYTHONMALLOC=malloc LD_PRELOAD="$$(gcc -print-file-name=libasan.so)" \
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 $(BIN)/python -P
+$(SANITIZED)/stamp: setup.py $(KERNELS) | $(VENV)/test.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'setuptools>=77' 'cython>=3.0'
+	rm -rf $(SANITIZED)
+	$(SANITIZED_BUILD) build_ext --build-temp $(SANITIZED)/temp --build-lib $(SANITIZED)/lib --parallel $(WORKERS)
+	touch $@
+
+.PHONY: sanitize
+sanitize: $(SANITIZED)/stamp
+	$(SANITIZED_BUILD) build_py --build-lib $(SANITIZED)/lib
+	$(SANITIZED_PYTHON) -c "from ref_engine.kernels import _native; assert '$(SANITIZED)' in _native.__file__"
+	$(SANITIZED_PYTHON) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
+		-k "not real_models" --ignore tests/kernels/test_kernels_neon.py tests/kernels
 
 # docs/cli.md from the commands' own help, docs/api.md from the tables that check requests
 .PHONY: docs

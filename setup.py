@@ -5,6 +5,7 @@ picks at run time. Without a working C compiler the engine installs without kern
 `app/` is installed under the name `ref_engine_app`: a package called `app` would collide with everybody's own.
 """
 
+import os
 import platform
 import sys
 import tempfile
@@ -22,6 +23,10 @@ COMMON = ["-std=c11", "-ffp-contract=off", "-fno-math-errno", "-g0"]
 # small loops the cost model gives to -O2 too
 LEVEL = {"ref_engine.kernels._native": ["-O3"], "ref_engine.kernels._quantize": ["-O2"]}
 COST_MODEL = ["-fvect-cost-model=dynamic"]
+# for `make sanitize`; what is inlined and unrolled takes minutes to compile with them
+SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+SANITIZED = ["-O1", "-g1", "-fno-omit-frame-pointer", *SANITIZERS] if os.environ.get("REF_ENGINE_SANITIZE") else []
+COMPACT = [("REF_ENGINE_NO_INLINE", "1"), ("REF_ENGINE_NO_UNROLL", "")] if SANITIZED else []
 AVX2 = ["-mavx2", "-mf16c"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq"]
 # of each extension: objects for any processor, and objects with the flags of an instruction set
@@ -37,6 +42,13 @@ X86_UNITS = {
     },
     "ref_engine.kernels._quantize": {"quantize_unit_avx2": AVX2, "quantize_unit_avx512": AVX512},
 }
+NEON = ["-march=armv8.2-a+dotprod"]
+ARM_UNITS = {"ref_engine.kernels._native": {"unit_neon": NEON}, "ref_engine.kernels._quantize": {}}
+# of each family of processors: its names, the flags that the compiler must know, the macro that says so, the units
+FAMILIES = [
+    (("x86_64", "amd64"), [*AVX512, "-mavx512vnni"], "REF_ENGINE_X86", X86_UNITS),
+    (("aarch64", "arm64"), NEON, "REF_ENGINE_NEON", ARM_UNITS),
+]
 
 
 class BuildKernels(build_ext):
@@ -55,10 +67,12 @@ class BuildKernels(build_ext):
         openmp = ["-fopenmp"] if self.accepts(["-fopenmp"], link=True) else []
         if not openmp:
             print("ref-engine: the compiler has no OpenMP, kernels will run on one thread", file=sys.stderr)
-        x86 = platform.machine().lower() in ("x86_64", "amd64") and self.accepts([*AVX512, "-mavx512vnni"])
         level = [*LEVEL[ext.name], *(COST_MODEL if self.accepts(COST_MODEL) else [])]
-        macros = [("REF_ENGINE_X86", "1")] if x86 else []
-        units = {name: [] for name in PORTABLE[ext.name]} | (X86_UNITS[ext.name] if x86 else {})
+        macros, units = [*COMPACT], {name: [] for name in PORTABLE[ext.name]}
+        for machines, flags, macro, more in FAMILIES:
+            if platform.machine().lower() in machines and self.accepts(flags):
+                macros.append((macro, "1"))
+                units |= more[ext.name]
         ext.extra_objects = []
         for name, flags in units.items():
             ext.extra_objects += self.compiler.compile(
@@ -66,11 +80,11 @@ class BuildKernels(build_ext):
                 output_dir=self.build_temp,
                 macros=macros,
                 include_dirs=[C],
-                extra_postargs=[*level, *COMMON, *openmp, *flags],
+                extra_postargs=[*level, *COMMON, *openmp, *flags, *SANITIZED],
                 depends=ext.depends,
             )
-        ext.extra_compile_args += openmp
-        ext.extra_link_args += openmp
+        ext.extra_compile_args += [*openmp, *SANITIZED]
+        ext.extra_link_args += [*openmp, *SANITIZED]
 
     def accepts(self, flags: list[str], link: bool = False) -> bool:
         """Whether the compiler takes these flags."""

@@ -135,7 +135,7 @@ PLAIN_KINDS = ("F32", "F16", "BF16")
 GLU_KINDS = ("silu", "gelu", "relu", "relu_sqr", "swiglu_oai", "swiglu_clamp", "swiglu_limit", "situ")
 ACTIVATION_KINDS = GLU_KINDS[:4]  # that need no gate
 cdef tuple _GLU_CONSTANTS = (0, 0, 0, 0, 2, 1, 1, 2)
-ISAS = ("baseline", "avx2", "avx512", "avx512_vnni")
+ISAS = ("baseline", "avx2", "avx512", "avx512_vnni", "neon")
 cdef tuple _PLAIN_BYTES = (4, 2, 2)
 cdef int _MOST_THREADS = 1024
 

@@ -24,6 +24,29 @@ int ref_engine_cpu_has(int isa)
         return avx512;
     return isa == ISA_AVX512_VNNI && avx512 && __builtin_cpu_supports("avx512vnni");
 }
+
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+
+#define DOT_PRODUCT (1UL << 20) /* HWCAP_ASIMDDP; older headers lack the name */
+
+int ref_engine_cpu_has(int isa)
+{
+    return isa == ISA_BASELINE || (isa == ISA_NEON && (getauxval(AT_HWCAP) & DOT_PRODUCT) != 0);
+}
+
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
+
+int ref_engine_cpu_has(int isa)
+{
+    int there = 0;
+    size_t size = sizeof there;
+    if (isa == ISA_NEON && sysctlbyname("hw.optional.arm.FEAT_DotProd", &there, &size, NULL, 0) != 0)
+        there = 1; /* systems that do not know the question run only on processors that have it */
+    return isa == ISA_BASELINE || (isa == ISA_NEON && there);
+}
+
 #else
 int ref_engine_cpu_has(int isa) { return isa == ISA_BASELINE; }
 #endif

@@ -21,6 +21,10 @@ const quantize_table *ref_engine_quantize_table(int isa)
     case ISA_AVX512_VNNI: /* has nothing more for this */
         return &ref_engine_quantize_avx512;
 #endif
+#ifdef REF_ENGINE_NEON
+    case ISA_NEON: /* any 64-bit ARM has what this takes */
+        return &ref_engine_quantize_baseline;
+#endif
     default:
         return NULL;
     }

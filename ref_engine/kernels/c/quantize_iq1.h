@@ -226,7 +226,7 @@ static int quantize_iq1_s(const quantize_job *job, ptrdiff_t first, int count)
 /* d once more by least squares over each block, with the points and steps that are stored. */
 OP void refit_blocks(const batch *b, const found_levels *f, const uint8_t *steps, float *xq, float *qq)
 {
-    float terms[2][LANES][BLOCK];
+    float terms[2][LANES * BLOCK];
     for (int s = 0; s < strips(b); s++) {
         vf x[16], w[16], tx[16], tw[16], step;
         vi number[2], low[2];
@@ -246,12 +246,12 @@ OP void refit_blocks(const batch *b, const found_levels *f, const uint8_t *steps
         }
         for (int l = 0; l < LANES && l < groups_left(b, s); l++)
             for (int i = 0; i < 16; i++) {
-                terms[0][0][(s * LANES + l) * 16 + i] = tx[i][l];
-                terms[1][0][(s * LANES + l) * 16 + i] = tw[i][l];
+                terms[0][(s * LANES + l) * 16 + i] = tx[i][l];
+                terms[1][(s * LANES + l) * 16 + i] = tw[i][l];
             }
     }
-    sums_of_rows(terms[0][0], b->count, BLOCK, SUM, xq);
-    sums_of_rows(terms[1][0], b->count, BLOCK, SUM, qq);
+    sums_of_rows(terms[0], b->count, BLOCK, SUM, xq);
+    sums_of_rows(terms[1], b->count, BLOCK, SUM, qq);
 }
 
 static int quantize_iq1_m(const quantize_job *job, ptrdiff_t first, int count)

@@ -12,7 +12,11 @@
 #include "half.h"
 #include "quantize.h"
 
+#ifdef REF_ENGINE_NO_INLINE /* fast to compile, for sanitisers */
+#define OP static inline __attribute__((unused))
+#else
 #define OP static inline __attribute__((always_inline, unused))
+#endif
 
 #if defined(__AVX512F__)
 #define LANES 16
@@ -102,8 +106,8 @@ OP vf nearest_between(vf x, int low, int high) { return to_float(nearest_in(x, l
 /* C's roundf for |x| < 2^31: the nearest whole number, halves away from zero; -2^31 for others. */
 OP vi round_away(vf x)
 {
-    vi whole = to_int(x), up = magnitude(x - to_float(whole)) >= 0.5f;
-    return pick_int(magnitude(x) < 2147483648.0f, whole + (up & ((x < 0) | 1)), whole);
+    vi whole = to_int(x), up = magnitude(x - to_float(whole)) >= 0.5f, fits = magnitude(x) < 2147483648.0f;
+    return whole + (fits & up & ((x < 0) | 1));
 }
 
 /* One number at a time, for what is done once for a block. */

@@ -5,6 +5,9 @@ extern const kernel_table ref_engine_baseline;
 #ifdef REF_ENGINE_X86
 extern const kernel_table ref_engine_avx2, ref_engine_avx512, ref_engine_avx512_vnni;
 #endif
+#ifdef REF_ENGINE_NEON
+extern const kernel_table ref_engine_neon;
+#endif
 
 const kernel_table *ref_engine_table(int isa)
 {
@@ -18,6 +21,10 @@ const kernel_table *ref_engine_table(int isa)
         return &ref_engine_avx512;
     case ISA_AVX512_VNNI:
         return &ref_engine_avx512_vnni;
+#endif
+#ifdef REF_ENGINE_NEON
+    case ISA_NEON:
+        return &ref_engine_neon;
 #endif
     default:
         return NULL;

@@ -137,7 +137,7 @@ typedef struct {
 const kernel_table *ref_engine_table(int isa);
 /* Whether this processor and operating system can run it. */
 int ref_engine_cpu_has(int isa);
-enum { ISA_BASELINE, ISA_AVX2, ISA_AVX512, ISA_AVX512_VNNI, ISA_COUNT };
+enum { ISA_BASELINE, ISA_AVX2, ISA_AVX512, ISA_AVX512_VNNI, ISA_NEON };
 
 #ifdef _OPENMP
 #define REF_ENGINE_OPENMP 1

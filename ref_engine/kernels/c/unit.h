@@ -7,7 +7,11 @@
 #include "pack.h"
 #include "table.h"
 
+#ifdef REF_ENGINE_NO_INLINE /* fast to compile, for sanitisers */
+#define OP static inline __attribute__((unused))
+#else
 #define OP static inline __attribute__((always_inline, unused))
+#endif
 #ifdef REF_ENGINE_NO_UNROLL
 #define UNROLL
 #elif defined(__clang__)
