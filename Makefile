@@ -68,10 +68,9 @@ $(PAGE)/node_modules/.package-lock.json: $(PAGE)/package-lock.json
 	if command -v npm >/dev/null; then npm ci --prefix $(PAGE) --ignore-scripts --no-audit --no-fund; fi
 
 # a compiler for 64-bit ARM and an emulator, for the tests of the NEON kernels. Installed as Chromium is
-CROSS := aarch64-linux-gnu-gcc qemu-aarch64
 .PHONY: cross
 cross:
-	@command -v $(CROSS) >/dev/null && [ "$$(command -v $(CROSS) | wc -l)" = 2 ] || { $(ROOT_APT) \
+	@{ command -v aarch64-linux-gnu-gcc && command -v qemu-aarch64; } >/dev/null || { $(ROOT_APT) \
 		&& [ -n "$(CI)$(filter cross neon,$(MAKECMDGOALS))" ] && apt-get update --quiet \
 		&& apt-get install --quiet --yes --no-install-recommends \
 			gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user; } \
