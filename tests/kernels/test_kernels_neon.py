@@ -60,7 +60,12 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     if missing := [name for name in (GCC, QEMU) if shutil.which(name) is None]:
         pytest.skip(f"does not apply: there is no {' and no '.join(missing)}")
     folder = tmp_path_factory.mktemp("neon")
-    flags = [*(ALL or "-O1 -DREF_ENGINE_NO_UNROLL= -DREF_ENGINE_NO_INLINE").split(), *COMMON, "-DREF_ENGINE_NEON", f"-I{C}"]
+    flags = [
+        *(ALL or "-O1 -DREF_ENGINE_NO_UNROLL= -DREF_ENGINE_NO_INLINE").split(),
+        *COMMON,
+        "-DREF_ENGINE_NEON",
+        f"-I{C}",
+    ]
     sources = {C / f"{name}.c": more for name, more in UNITS.items()} | {Path(__file__).parent / "neon/driver.c": []}
     objects = [str(folder / f"{source.stem}.o") for source in sources]
     begun = [
