@@ -1,5 +1,7 @@
 """Types of the compiled module; what each does is said in _native.pyx."""
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,7 +25,15 @@ class Packed:
     rows: int
     columns: int
     nbytes: int
-    def __init__(self, type: str, data: NDArray[np.uint8], rows: int, columns: int, n_threads: int) -> None: ...
+    def __init__(
+        self,
+        type: str,
+        data: NDArray[np.uint8],
+        rows: int,
+        columns: int,
+        n_threads: int,
+        read: Callable[[int, int], object] | None = None,
+    ) -> None: ...
 
 class Stack:
     kind: int

@@ -10,6 +10,7 @@ from libc.stdlib cimport calloc, free
 from libc.math cimport isfinite
 
 
+
 cdef extern from "<stdlib.h>" nogil:
     void *aligned_alloc(size_t alignment, size_t size)
 
@@ -116,6 +117,7 @@ cdef extern from "table.h" nogil:
     const kernel_table *ref_engine_table(int isa)
     int ref_engine_cpu_has(int isa)
     int REF_ENGINE_OPENMP  # whether the units were compiled with it
+    uint8_t *ref_engine_packed_space(size_t nbytes)
     size_t ref_engine_packed_bytes(int kind, ptrdiff_t rows, ptrdiff_t blocks)
     void ref_engine_pack(int kind, const uint8_t *rows_of_blocks, ptrdiff_t rows, ptrdiff_t blocks, uint8_t *out,
                          int threads)
@@ -131,6 +133,7 @@ ISAS = ("baseline", "avx2", "avx512", "avx512_vnni")
 cdef tuple _BLOCK_BYTES = (18, 20, 22, 24, 34, 144, 176, 210)
 cdef tuple _PLAIN_BYTES = (4, 2, 2)
 cdef int _MOST_THREADS = 1024
+cdef ptrdiff_t _PART_BYTES = 8 << 20  # of a weight that are read before they may be given back
 
 
 cdef int _checked_threads(int n) except -1:
@@ -161,8 +164,10 @@ cdef class Packed:
     cdef readonly size_t nbytes
     cdef ptrdiff_t blocks
 
-    def __cinit__(self, str type, const uint8_t[::1] data, ptrdiff_t rows, ptrdiff_t columns, int n_threads):
-        """data: the rows' blocks as they lie in the file. Raises ValueError for a type, length or count that do not
+    def __cinit__(self, str type, const uint8_t[::1] data, ptrdiff_t rows, ptrdiff_t columns, int n_threads,
+                  read=None):
+        """data: the rows' blocks as they lie in the file. read(first, end): told of bytes that have been read, part by
+        part, so that a large weight and its copy need not be in memory together. Raises ValueError for a type, length or count that do not
         fit, MemoryError."""
         self.kind = _index(BLOCK_KINDS, type, "weight type")
         self.blocks = _blocks(self.kind, columns)
@@ -172,11 +177,19 @@ cdef class Packed:
         if rows < 1 or want != data.shape[0]:
             raise ValueError(f"{data.shape[0]} bytes, expected {want} for {rows} rows of {columns} {type} weights")
         self.nbytes = ref_engine_packed_bytes(self.kind, rows, self.blocks)
-        self.data = <uint8_t *>aligned_alloc(64, (self.nbytes + 63) // 64 * 64)
+        self.data = ref_engine_packed_space(self.nbytes)
         if self.data == NULL:
             raise MemoryError(f"{self.nbytes} bytes for repacked weights")
-        with nogil:
-            ref_engine_pack(self.kind, &data[0], rows, self.blocks, self.data, n_threads)
+        cdef ptrdiff_t row = self.blocks * <ptrdiff_t>_BLOCK_BYTES[self.kind]
+        cdef ptrdiff_t part = max(1, _PART_BYTES // (16 * row)) * 16, first, count
+        cdef uint8_t *to
+        for first in range(0, rows, part):
+            count = min(part, rows - first)
+            to = self.data + ref_engine_packed_bytes(self.kind, first, self.blocks)
+            with nogil:
+                ref_engine_pack(self.kind, &data[first * row], count, self.blocks, to, n_threads)
+            if read is not None:
+                read(first * row, (first + count) * row)
 
     def __dealloc__(self):
         free(self.data)

@@ -141,6 +141,7 @@ enum { ISA_BASELINE, ISA_AVX2, ISA_AVX512, ISA_AVX512_VNNI, ISA_COUNT };
 #endif
 
 /* Repacking, the same bytes for all instruction sets. */
+uint8_t *ref_engine_packed_space(size_t nbytes);
 size_t ref_engine_packed_bytes(int kind, ptrdiff_t rows, ptrdiff_t blocks);
 void ref_engine_pack(int kind, const uint8_t *rows_of_blocks, ptrdiff_t rows, ptrdiff_t blocks, uint8_t *out,
                      int threads);
