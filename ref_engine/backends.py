@@ -73,6 +73,7 @@ def native_ops(activations: Activations, n_threads: int | None = None, isa: str 
     return replace(
         ops,
         scope=nullcontext,
+        embed=kernels.embed,
         linear=kernels.linear,
         linears=kernels.linears,
         moe_ffn=partial(moe_ffn, kernels),

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ref_engine.errors import ModelError
 from ref_engine.files.gguf import GGUFFile
+from ref_engine.files.pages import release
 from ref_engine.files.types import GGMLType
 from ref_engine.quant.blocks import F32, IntegerBlocks
 from ref_engine.quant.types import BLOCK_TYPES, PLAIN_TYPES, dequantize, integers, supported
@@ -94,11 +95,15 @@ class Weight:
 
         if self.type is GGMLType.F32:  # already what is asked for: a view
             if "f32" not in self.kept:
-                self.kept["f32"] = make()[0]
-            view: F32 = self.kept["f32"]
-            return view
-        values: F32 = self.cache.get((self.name, "f32"), make, self.nbytes)
-        return values
+                values = make()[0]
+                if values.ndim == 1:  # a copy: 2 MiB of the file may come into memory for the sake of a few numbers
+                    values = values.copy()
+                    release(self.data)
+                self.kept["f32"] = values
+            kept: F32 = self.kept["f32"]
+            return kept
+        unpacked: F32 = self.cache.get((self.name, "f32"), make, self.nbytes)
+        return unpacked
 
     def integers(self) -> IntegerBlocks:
         """The integer view for q8 products, blocks first: q (n_blocks, rows, B), d (n_blocks, rows), and so on."""
@@ -141,7 +146,7 @@ class LayerTensors(dict[str, Weight]):
     """The tensors of one layer by their names without the `blk.N.` prefix, and what every pass asks of them, kept."""
 
     def __init__(self, prefix: str, tensors: Mapping[str, Weight]) -> None:
-        super().__init__((name.removeprefix(prefix), w) for name, w in tensors.items() if name.startswith(prefix))
+        super().__init__(tensors)
         self._prefix = prefix
         self._vectors: dict[str, F32 | None] = {}
         self._maps: dict[str, tuple[Weight, F32 | None, F32 | None]] = {}
@@ -173,7 +178,7 @@ class Weights(Mapping[str, Weight]):
     def __init__(self, tensors: Mapping[str, Weight], expert_cache: UnpackCache | None = None) -> None:
         self.expert_cache = expert_cache
         self._all = dict(tensors)
-        self._layers: dict[int, LayerTensors] = {}
+        self._layers: dict[str, LayerTensors] = {}
 
     @classmethod
     def of_file(cls, file: GGUFFile, unpack_budget: int, expert_cache: int | None = None) -> Weights:
@@ -190,9 +195,16 @@ class Weights(Mapping[str, Weight]):
 
     def layer(self, blk: int) -> LayerTensors:
         """The tensors of the layer `blk.{blk}.*`."""
-        if blk not in self._layers:
-            self._layers[blk] = LayerTensors(f"blk.{blk}.", self._all)
-        return self._layers[blk]
+        if not self._layers:  # all at once, in one walk over the names
+            parts: dict[str, dict[str, Weight]] = {}
+            for name, weight in self._all.items():
+                if name.startswith("blk."):
+                    number, _, rest = name.removeprefix("blk.").partition(".")
+                    parts.setdefault(number, {})[rest] = weight
+            self._layers = {number: LayerTensors(f"blk.{number}.", part) for number, part in parts.items()}
+        if str(blk) not in self._layers:
+            self._layers[str(blk)] = LayerTensors(f"blk.{blk}.", {})
+        return self._layers[str(blk)]
 
     def __getitem__(self, name: str) -> Weight:
         if name not in self._all:

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from ref_engine.errors import ModelError
+from ref_engine.files.values import listed
 from ref_engine.spec import LayerSpec, ModelSpec, NormSpec, Pairing, RopeSpec
 from ref_engine.spec.parts import Presence
 
@@ -170,8 +171,7 @@ class Keys:
     @property
     def n_vocab(self) -> int:
         """The number of tokens listed; a file without a vocabulary says it in vocab_size."""
-        tokens = self.metadata.get("tokenizer.ggml.tokens")
-        return len(tokens) if isinstance(tokens, (list, tuple)) and len(tokens) else self.integer("vocab_size")
+        return listed(self.metadata, "tokenizer.ggml.tokens") or self.integer("vocab_size")
 
     @property
     def tied(self) -> bool:

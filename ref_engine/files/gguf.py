@@ -38,6 +38,7 @@ import numpy.typing as npt
 from ref_engine.errors import GGUFError
 from ref_engine.files.cursor import show, show_path
 from ref_engine.files.header import Header, TensorInfo, parse_header
+from ref_engine.files.pages import release
 from ref_engine.files.shards import join_tables, other_shards
 from ref_engine.files.types import ValueType
 from ref_engine.files.values import Metadata
@@ -81,10 +82,8 @@ class GGUFFile:
 
         Its bytes can still be read; they then come from the disk, or the system's cache, again.
         """
-        tensor = self.tensors[name]
-        if self._maps and hasattr(mmap, "MADV_DONTNEED"):
-            start = tensor.offset - tensor.offset % mmap.PAGESIZE
-            self._maps[tensor.shard].madvise(mmap.MADV_DONTNEED, start, tensor.offset + tensor.nbytes - start)
+        if self._maps:
+            release(self.data(name))
 
     def close(self) -> None:
         """Let go of the files. Views from `data` stay valid: the last of them unmaps its file."""

@@ -116,6 +116,17 @@ def _decode_strings(cursor: Cursor, count: int) -> list[str]:
         return [raw[b:e].decode("utf-8", "surrogateescape") for b, e in zip(begins, ends, strict=True)]
 
 
+def listed(metadata: Mapping[str, object], key: str) -> int:
+    """How many items the list under `key` has, 0 where there is no list. A file's metadata are not decoded for it."""
+    if not isinstance(metadata, Metadata):
+        value = metadata.get(key)
+        return len(value) if isinstance(value, (list, tuple)) else 0
+    vtype = metadata.types.get(key)
+    if not isinstance(vtype, ArrayType) or vtype.item not in (GGUFValueType.STRING, GGUFValueType.ARRAY):
+        return 0  # other arrays are no lists
+    return metadata.count(key)
+
+
 class Metadata(Mapping[str, object]):
     """The key-value pairs of a file, in file order.
 
@@ -142,6 +153,10 @@ class Metadata(Mapping[str, object]):
 
     def __contains__(self, key: object) -> bool:
         return key in self._raw  # Mapping's own would decode the value
+
+    def count(self, key: str) -> int:
+        """The number of items of an array."""
+        return Cursor(self._raw[key][4:12], "metadata").u64("an item count")
 
     def __repr__(self) -> str:
         return f"<Metadata of {len(self)} keys>"

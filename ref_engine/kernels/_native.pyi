@@ -1,5 +1,7 @@
 """Types of the compiled module; what each does is said in _native.pyx."""
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,6 +34,7 @@ class Packed:
         columns: int,
         n_threads: int,
         points: NDArray[np.int8] | None = None,
+        read: Callable[[int, int], object] | None = None,
     ) -> None: ...
 
 class Stack:

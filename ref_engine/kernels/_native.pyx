@@ -10,6 +10,7 @@ from libc.stdlib cimport calloc, free
 from libc.math cimport isfinite
 
 
+
 cdef extern from "<stdlib.h>" nogil:
     void *aligned_alloc(size_t alignment, size_t size)
 
@@ -122,6 +123,7 @@ cdef extern from "table.h" nogil:
         int kind, size, bytes, points
 
     const block_type *ref_engine_block_type(int type)
+    uint8_t *ref_engine_packed_space(size_t nbytes)
     size_t ref_engine_packed_bytes(int type, ptrdiff_t rows, ptrdiff_t columns)
     void ref_engine_pack(int type, const uint8_t *rows_of_blocks, const int8_t *points, ptrdiff_t rows,
                          ptrdiff_t columns, uint8_t *out, int threads)
@@ -138,6 +140,7 @@ cdef tuple _GLU_CONSTANTS = (0, 0, 0, 0, 2, 1, 1, 2)
 ISAS = ("baseline", "avx2", "avx512", "avx512_vnni", "neon")
 cdef tuple _PLAIN_BYTES = (4, 2, 2)
 cdef int _MOST_THREADS = 1024
+cdef ptrdiff_t _PART_BYTES = 8 << 20  # of a weight that are read before they may be given back
 
 
 cdef int _checked_threads(int n) except -1:
@@ -170,9 +173,10 @@ cdef class Packed:
     cdef ptrdiff_t blocks
 
     def __cinit__(self, str type, const uint8_t[::1] data, ptrdiff_t rows, ptrdiff_t columns, int n_threads,
-                  const int8_t[:, ::1] points=None):
-        """data: the rows' blocks as they lie in the file; points: the codebook of a type that has one. Raises
-        ValueError for a type, length or count that do not fit, MemoryError."""
+                  const int8_t[:, ::1] points=None, read=None):
+        """data: the rows' blocks as they lie in the file; points: the codebook of a type that has one. read(first, end):
+        told of bytes that have been read, part by part, so that a large weight and its copy need not be in memory
+        together. Raises ValueError for a type, length or count that do not fit, MemoryError."""
         cdef const block_type *block = _block_type(type, columns)
         cdef int index = BLOCK_KINDS.index(type)
         cdef const int8_t *codebook = NULL
@@ -187,11 +191,19 @@ cdef class Packed:
         if points is not None:
             codebook = &points[0, 0]
         self.nbytes = ref_engine_packed_bytes(index, rows, columns)
-        self.data = <uint8_t *>aligned_alloc(64, (self.nbytes + 63) // 64 * 64)
+        self.data = ref_engine_packed_space(self.nbytes)
         if self.data == NULL:
             raise MemoryError(f"{self.nbytes} bytes for repacked weights")
-        with nogil:
-            ref_engine_pack(index, &data[0], codebook, rows, columns, self.data, n_threads)
+        cdef ptrdiff_t row = columns // block.size * block.bytes
+        cdef ptrdiff_t part = max(1, _PART_BYTES // (16 * row)) * 16, first, count
+        cdef uint8_t *to
+        for first in range(0, rows, part):
+            count = min(part, rows - first)
+            to = self.data + (ref_engine_packed_bytes(index, first, columns) if first else 0)
+            with nogil:
+                ref_engine_pack(index, &data[first * row], codebook, count, columns, to, n_threads)
+            if read is not None:
+                read(first * row, (first + count) * row)
 
     def __dealloc__(self):
         free(self.data)

@@ -14,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ref_engine.compat import has_kernels, native
+from ref_engine.files.pages import release
 from ref_engine.files.types import GGMLType
 from ref_engine.quant.codebooks import codebook
 from ref_engine.reference import attention, ffn
 from ref_engine.reference.attention import Tap
+from ref_engine.reference.embed import embed
 from ref_engine.reference.linear import Map, linear_q8
 from ref_engine.reference.sums import F32
 from ref_engine.spec import Pairing
@@ -60,7 +62,16 @@ class Kernels:
             rows = int(np.prod(weight.shape[:-1], dtype=np.int64))
             name = CODEBOOK_OF.get(weight.type)
             points = None if name is None else codebook(name)
-            packed = native.Packed(weight.type.name, weight.data, rows, weight.shape[-1], self.n_threads, points)
+            data = weight.data
+            packed = native.Packed(
+                weight.type.name,
+                data,
+                rows,
+                weight.shape[-1],
+                self.n_threads,
+                points,
+                lambda first, end: release(data[first:end]),
+            )
             return packed, packed.nbytes
 
         if weight.bounded:
@@ -70,6 +81,14 @@ class Kernels:
             weight.kept[_PACKED] = make()[0]
         kept: native.Packed = weight.kept[_PACKED]
         return kept
+
+    def embed(self, ids: NDArray[np.int64], weight: Weight) -> F32:
+        """As reference embed; the pages of the file that it touched, up to 2 MiB for a row, are given back."""
+        rows = embed(ids, weight)
+        if ids.size:
+            row = weight.nbytes // weight.shape[0]
+            release(weight.data[int(ids.min()) * row : (int(ids.max()) + 1) * row])
+        return rows
 
     def linear(self, x: F32, weight: Weight, bias: F32 | None = None) -> F32:
         """As reference linear_q8: x (T, columns), weight (rows, columns), bias (rows,) -> (T, rows)."""

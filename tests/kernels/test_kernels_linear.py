@@ -1,6 +1,7 @@
 """Matrix products: the bits of the NumPy definition, for every weight type, instruction set and number of threads."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 
 from ref_engine.compat import has_kernels, native
 from ref_engine.files.types import GGMLType
+from ref_engine.kernels import dispatch
 from ref_engine.kernels.ops import Kernels, has_kernel
 from ref_engine.quant.types import BLOCK_TYPES, PLAIN_TYPES
 from ref_engine.reference.linear import linear_q8, linears_q8
@@ -162,3 +164,19 @@ def test_a_type_without_a_kernel_takes_the_definition(kernels: Kernels, make_wei
     x = np.random.default_rng(2).standard_normal((3, 512)).astype(np.float32)
     for got, weight in zip(kernels.linears(x, [(w, None) for w in weights]), weights, strict=True):
         same_bits(got, linear_q8(x, weight))
+
+
+def test_repacked_in_parts(isa: str, make_weight: Make) -> None:
+    """A weight of more than one part: what was read is told in order, a row has the product it has alone."""
+    weight = make_weight(GGMLType.Q8_0, 100_019, 96, 3)
+    told: list[tuple[int, int]] = []
+    whole = native.Packed("Q8_0", weight.data, *weight.shape, 1, read=lambda first, end: told.append((first, end)))
+    assert len(told) > 1 and told[0][0] == 0 and told[-1][1] == weight.nbytes
+    assert all(end == first for (_, end), (first, _) in pairwise(told))
+    first = 99_991  # in another place of its group than in the part that begins with it
+    some = native.Packed("Q8_0", weight.data[first * 102 :], weight.shape[0] - first, 96, 1)
+    x = np.random.default_rng(4).standard_normal((2, 96)).astype(np.float32)
+    y, want = np.empty((2, weight.shape[0]), np.float32), np.empty((2, weight.shape[0] - first), np.float32)
+    dispatch.table(isa).linears(x, [(whole, y)], 1)
+    dispatch.table(isa).linears(x, [(some, want)], 1)
+    assert y[:, first:].tobytes() == want.tobytes()

@@ -1,6 +1,13 @@
 /* Rows of ggml blocks -> groups of 16 interleaved rows. See pack.h for the layout. */
+#define _DEFAULT_SOURCE /* madvise */
 #include "pack.h"
 #include "pack_levels.h"
+
+#include <stdlib.h>
+#include <string.h>
+#if defined(__unix__) || defined(__APPLE__)
+#include <sys/mman.h>
+#endif
 
 /* In the order of BLOCK_KINDS. m, qh, q: where these parts of a block of 32 begin (quant/simple.py). */
 static const struct {
@@ -45,9 +52,22 @@ size_t ref_engine_packed_bytes(int type, ptrdiff_t rows, ptrdiff_t columns)
     return (size_t)((rows + GROUP - 1) / GROUP * packed_group(kind, columns / (in_blocks_of_32(kind) ? 32 : 256)));
 }
 
-static void pack_simple(int type, const uint8_t *block, int r, uint8_t *group, sections at, ptrdiff_t b)
+/* Space for that many bytes, to be freed. Large ones lie in large pages where the system has them: fewer faults while
+   they are filled, fewer misses of the address cache when they are read. */
+uint8_t *ref_engine_packed_space(size_t nbytes)
 {
-    const int kind = TYPES[type].is.kind;
+    const size_t page = (size_t)2 << 20;
+    size_t alignment = nbytes >= 2 * page ? page : 64;
+    uint8_t *space = aligned_alloc(alignment, (nbytes + alignment - 1) / alignment * alignment);
+#ifdef MADV_HUGEPAGE
+    if (space != NULL && alignment == page)
+        (void)madvise(space, nbytes / page * page, MADV_HUGEPAGE); /* advice: without it, small pages */
+#endif
+    return space;
+}
+
+static inline void pack_simple(int kind, int type, const uint8_t *block, int r, uint8_t *group, sections at, ptrdiff_t b)
+{
     const uint8_t *q = block + TYPES[type].q;
     uint8_t *out = group + at.q + b * q_bytes(kind) + 4 * r;
     memcpy(group + b * 32 + 2 * r, block, 2);
@@ -55,30 +75,33 @@ static void pack_simple(int type, const uint8_t *block, int r, uint8_t *group, s
         memcpy(group + at.m + b * 32 + 2 * r, block + TYPES[type].m, 2);
     if (has_qh(kind)) {
         const uint8_t *qh = block + TYPES[type].qh;
-        for (int i = 0; i < 4; i++) {
-            int byte = 0;
-            for (int j = 0; j < 8; j++)
-                byte |= (qh[(4 * j + i) / 8] >> ((4 * j + i) % 8) & 1) << j;
+        uint32_t bits = (uint32_t)qh[0] | (uint32_t)qh[1] << 8 | (uint32_t)qh[2] << 16 | (uint32_t)qh[3] << 24;
+        for (int i = 0; i < 4; i++) { /* every fourth bit: the multiplication moves bit 4j to bit j of the top byte */
+            uint32_t even = bits >> i & 0x01010101, odd = bits >> (4 + i) & 0x01010101;
+            uint32_t byte = (even * 0x01041040 >> 24 & 0x55) | (odd * 0x01041040 >> 23 & 0xaa);
             group[at.qh + b * 64 + 4 * r + i] = (uint8_t)byte;
         }
     }
     if (kind == W_Q8_0)
-        for (int j = 0; j < 8; j++)
-            for (int i = 0; i < 4; i++)
-                out[64 * j + i] = q[4 * j + i] ^ 0x80;
+        for (int j = 0; j < 8; j++) {
+            uint32_t quad;
+            memcpy(&quad, q + 4 * j, 4);
+            quad ^= 0x80808080;
+            memcpy(out + 64 * j, &quad, 4);
+        }
     else
         for (int j = 0; j < 4; j++)
             memcpy(out + 64 * j, q + 4 * j, 4);
 }
 
-static void pack_quads(const uint8_t *from, int quads, int r, uint8_t *to)
+static inline void pack_quads(const uint8_t *from, int quads, int r, uint8_t *to)
 {
     for (int j = 0; j < quads; j++)
         memcpy(to + 64 * j + 4 * r, from + 4 * j, 4);
 }
 
 /* Q4_K, Q5_K: d, dmin, 12 bytes of 6-bit scales and minima (`scales_and_mins` in quant/kquants.py), qh, qs */
-static void pack_with_mins(int kind, const uint8_t *block, int r, uint8_t *out)
+static inline void pack_with_mins(int kind, const uint8_t *block, int r, uint8_t *out)
 {
     const uint8_t *s = block + 4, *m = block + 8, *low = block + 12;
     memcpy(out + K_D + 2 * r, block, 2);
@@ -96,7 +119,7 @@ static void pack_with_mins(int kind, const uint8_t *block, int r, uint8_t *out)
 }
 
 /* Q6_K: ql, qh, 16 signed scales, d */
-static void pack_q6_k(const uint8_t *block, int r, uint8_t *out)
+static inline void pack_q6_k(const uint8_t *block, int r, uint8_t *out)
 {
     memcpy(out + K_D + 2 * r, block + 208, 2);
     for (int j = 0; j < 16; j++)
@@ -106,7 +129,7 @@ static void pack_q6_k(const uint8_t *block, int r, uint8_t *out)
 }
 
 /* Q2_K: 16 scales and minima, qs, d, dmin */
-static void pack_q2_k(const uint8_t *block, int r, uint8_t *out)
+static inline void pack_q2_k(const uint8_t *block, int r, uint8_t *out)
 {
     memcpy(out + K_D + 2 * r, block + 80, 2);
     memcpy(out + K_DMIN + 2 * r, block + 82, 2);
@@ -192,23 +215,41 @@ static void pack_leveled(int type, const uint8_t *in, const int8_t *points, int 
         pack_leveled_row(type, in + r * blocks * TYPES[type].is.bytes, points, code_of, r, blocks, group);
 }
 
+/* Blocks outside, rows inside: what is written at a time is a few KB, which stay in the first cache. */
+static inline void pack_rows(int kind, int type, const uint8_t *in, int rows, ptrdiff_t blocks, uint8_t *group)
+{
+    const ptrdiff_t bytes = TYPES[type].is.bytes;
+    const sections at = sections_of(in_blocks_of_32(kind) ? kind : W_Q4_0, blocks);
+    for (ptrdiff_t b = 0; b < blocks; b++)
+        for (int r = 0; r < rows; r++) {
+            const uint8_t *block = in + (r * blocks + b) * bytes;
+            if (in_blocks_of_32(kind))
+                pack_simple(kind, type, block, r, group, at, b);
+            else if (kind == W_Q6_K)
+                pack_q6_k(block, r, group + b * k_bytes(kind));
+            else if (kind == W_Q2_K)
+                pack_q2_k(block, r, group + b * k_bytes(kind));
+            else
+                pack_with_mins(kind, block, r, group + b * k_bytes(kind));
+        }
+}
+
 static void pack_group(int type, const uint8_t *in, const int8_t *points, int rows, ptrdiff_t blocks, uint8_t *group)
 {
-    const int kind = TYPES[type].is.kind, bytes = TYPES[type].is.bytes;
     if (TYPES[type].levels) {
         pack_leveled(type, in, points, rows, blocks, group);
         return;
     }
-    for (int r = 0; r < rows; r++)
-        for (ptrdiff_t b = 0; b < blocks; b++, in += bytes)
-            if (in_blocks_of_32(kind))
-                pack_simple(type, in, r, group, sections_of(kind, blocks), b);
-            else if (kind == W_Q6_K)
-                pack_q6_k(in, r, group + b * k_bytes(kind));
-            else if (kind == W_Q2_K)
-                pack_q2_k(in, r, group + b * k_bytes(kind));
-            else
-                pack_with_mins(kind, in, r, group + b * k_bytes(kind));
+    switch (TYPES[type].is.kind) { /* known to the compiler */
+    case W_Q4_0: pack_rows(W_Q4_0, type, in, rows, blocks, group); break;
+    case W_Q4_1: pack_rows(W_Q4_1, type, in, rows, blocks, group); break;
+    case W_Q5_0: pack_rows(W_Q5_0, type, in, rows, blocks, group); break;
+    case W_Q5_1: pack_rows(W_Q5_1, type, in, rows, blocks, group); break;
+    case W_Q8_0: pack_rows(W_Q8_0, type, in, rows, blocks, group); break;
+    case W_Q4_K: pack_rows(W_Q4_K, type, in, rows, blocks, group); break;
+    case W_Q5_K: pack_rows(W_Q5_K, type, in, rows, blocks, group); break;
+    default: pack_rows(TYPES[type].is.kind, type, in, rows, blocks, group);
+    }
 }
 
 void ref_engine_pack(int type, const uint8_t *in, const int8_t *points, ptrdiff_t rows, ptrdiff_t columns, uint8_t *out,

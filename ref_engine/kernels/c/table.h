@@ -154,6 +154,7 @@ typedef struct {
 const block_type *ref_engine_block_type(int type);
 
 /* Repacking, the same bytes for all instruction sets. columns: whole blocks of the type. */
+uint8_t *ref_engine_packed_space(size_t nbytes);
 size_t ref_engine_packed_bytes(int type, ptrdiff_t rows, ptrdiff_t columns);
 void ref_engine_pack(int type, const uint8_t *rows_of_blocks, const int8_t *points, ptrdiff_t rows, ptrdiff_t columns,
                      uint8_t *out, int threads);
