@@ -9,6 +9,7 @@ import os
 import platform
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
@@ -73,16 +74,19 @@ class BuildKernels(build_ext):
             if platform.machine().lower() in machines and self.accepts(flags):
                 macros.append((macro, "1"))
                 units |= more[ext.name]
-        ext.extra_objects = []
-        for name, flags in units.items():
-            ext.extra_objects += self.compiler.compile(
+
+        def compile_unit(name: str) -> list[str]:
+            return self.compiler.compile(
                 [f"{C}/{name}.c"],
                 output_dir=self.build_temp,
                 macros=macros,
                 include_dirs=[C],
-                extra_postargs=[*level, *COMMON, *openmp, *flags, *SANITIZED],
+                extra_postargs=[*level, *COMMON, *openmp, *units[name], *SANITIZED],
                 depends=ext.depends,
             )
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # each takes a core, and the largest a minute of it
+            ext.extra_objects = [path for paths in pool.map(compile_unit, units) for path in paths]
         ext.extra_compile_args += [*openmp, *SANITIZED]
         ext.extra_link_args += [*openmp, *SANITIZED]
 
