@@ -28,7 +28,7 @@ COST_MODEL = ["-fvect-cost-model=dynamic"]
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
 SANITIZED = ["-O1", "-g1", "-fno-omit-frame-pointer", *SANITIZERS] if os.environ.get("REF_ENGINE_SANITIZE") else []
 COMPACT = [("REF_ENGINE_NO_INLINE", "1"), ("REF_ENGINE_NO_UNROLL", "")] if SANITIZED else []
-AVX2 = ["-mavx2", "-mf16c"]
+AVX2 = ["-mavx2", "-mf16c", "-mfma"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq"]
 # of each extension: objects for any processor, and objects with the flags of an instruction set
 PORTABLE = {

@@ -164,7 +164,8 @@ class Model:
         p = self._pass(ids, caches)
         x = enter(p.ids, self.spec, self.weights, p)
         for i, layer in enumerate(self.spec.layers):
-            x = block(x, layer, Site(self.weights, i if layer.blk is None else layer.blk, i, p))
+            blk = i if layer.blk is None else layer.blk
+            x = block(x, layer, Site(self.weights, blk, i, p, x, layer.names))
         for part, cache in zip(ids, caches, strict=True):
             cache.advance(part.tolist())
         return [x[share.rows] for share in p.shares]

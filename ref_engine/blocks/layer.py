@@ -77,8 +77,9 @@ def run_part(x: F32, part: Part, at: Site) -> F32:
 
 def block(x: F32, layer: LayerSpec, at: Site) -> F32:
     """The residual stream through one layer: (T, D) -> (T, D)."""
-    x = entering(x, layer, at)
-    at = replace(at, entered=x, names=layer.names)
+    entered = entering(x, layer, at)
+    if entered is not x:
+        x, at = entered, replace(at, entered=entered)
     x = leaving(both_halves(x, layer, at), layer, at)
     if layer.kept:
         at.p.kept[stream_after(at.index)] = x

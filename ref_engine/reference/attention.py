@@ -138,6 +138,12 @@ def weighted_ordered(p: F32, v: F32, seen: NDArray[np.bool_]) -> F32:
     return out
 
 
+def as_half(x: F32) -> F32:
+    """float32 rounded to float16 and back, as ggml's dot product does with what it multiplies by float16."""
+    with np.errstate(over="ignore"):
+        return x.astype(np.float16).astype(np.float32)
+
+
 def attend(
     q: F32,
     k: NDArray[np.floating[Any]],
@@ -155,7 +161,8 @@ def attend(
 ) -> F32:
     """q (T, H, Hd), k (S, K, Hd), v (S, K, Vd), positions (T,) of the queries -> (T, H * Vd) float32.
 
-    Keys and values may be float16, as a cache holds them: they are made float32 first.
+    Keys and values may be float16, as a cache holds them: they are made float32 first, and what they are multiplied by
+    (queries, weights of the softmax) is rounded to float16 where `ordered`, as ggml's CPU backend does.
     sinks: (H,) see `soft_max`. slopes: (H,) see `alibi_slopes`. seen: (T, S) or (H, T, S), in place of the mask that
     the window gives.
     ordered: sums in the fixed order of q8 mode, instead of by matrix products. `tap(name, value)` sees, and may
@@ -163,10 +170,11 @@ def attend(
     """
     tap = tap or (lambda name, value: value)
     scores, weighted = (scores_ordered, weighted_ordered) if ordered else (scores_blas, weighted_blas)
+    rounded = as_half if ordered and k.dtype == np.float16 else lambda x: x
     k, v = k.astype(np.float32, copy=False), v.astype(np.float32, copy=False)
     if seen is None:
         seen = causal_mask(positions, k.shape[0], window)
-    kq = tap("kq", scores(q, k))
+    kq = tap("kq", scores(rounded(q), k))
     if cap is not None:
         kq = soft_cap(kq, cap)
     bias = None
@@ -174,7 +182,7 @@ def attend(
         distance = np.abs(positions[:, None] - np.arange(k.shape[0])).astype(np.float32)
         bias = slopes[:, None, None] * -distance
     p = tap("kq_soft_max", soft_max(kq, seen, scale, bias, sinks))
-    kqv = tap("kqv", weighted(p, v, seen))
+    kqv = tap("kqv", weighted(rounded(p), v, seen))
     return np.ascontiguousarray(kqv.transpose(1, 0, 2)).reshape(q.shape[0], -1)
 
 

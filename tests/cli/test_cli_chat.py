@@ -4,6 +4,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -204,6 +205,11 @@ class Terminal:
         return before
 
 
+def interruptible() -> None:
+    """Where whoever runs the tests ignores Ctrl-C (a shell's background job), what they start would too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def terminal(*args: str) -> Iterator[tuple[Terminal, "subprocess.Popen[bytes]"]]:
     """The command as the foreground job of a terminal: the shell leads a session and opens it as its own."""
@@ -211,7 +217,9 @@ def terminal(*args: str) -> Iterator[tuple[Terminal, "subprocess.Popen[bytes]"]]
     device = os.ttyname(slave)
     script = f'exec "$@" < {device} > {device} 2>&1'
     command_line = ["sh", "-c", script, "sh", sys.executable, "-m", "ref_engine", *args]
-    with subprocess.Popen(command_line, start_new_session=True, env=environment(TERM="dumb")) as running:
+    with subprocess.Popen(
+        command_line, start_new_session=True, env=environment(TERM="dumb"), preexec_fn=interruptible
+    ) as running:
         try:
             yield Terminal(master), running
         finally:

@@ -55,6 +55,24 @@ def test_later_keys_and_other_tokens_change_no_bit() -> None:
     assert (np.concatenate(one) == whole).all()
 
 
+def test_queries_and_weights_are_rounded_to_float16_beside_a_float16_cache() -> None:
+    """By hand: 1 + 2**-12 is 1 in float16, 1/3 is 1365 * 2**-12; not beside a float32 cache nor in f32 mode."""
+    q = np.full((1, 1, 1), 1 + 2.0**-12, np.float32)
+    k = np.ones((3, 1, 1), np.float32)
+    v = np.array([3, 0, 0], np.float32)[:, None, None]
+    for attend, kind, score, out in (
+        (attend_ordered, np.float16, 1.0, 4095 * 2.0**-12),
+        (attend_ordered, np.float32, 1 + 2.0**-12, 1.0),
+        (attend_blas, np.float16, 1 + 2.0**-12, 1.0),
+    ):
+        seen: dict[str, np.ndarray] = {}
+        args = (q, k.astype(kind), v.astype(kind), np.array([2]))
+        got = attend(*args, scale=1.0, tap=seen.setdefault)
+        assert (seen["kq"] == np.float32(score)).all()
+        assert (seen["kq_soft_max"] == np.float32(1 / 3)).all(), "the weights themselves are float32, as llama.cpp's"
+        assert got.item() == np.float32(out)
+
+
 @pytest.mark.parametrize("pairing", ["adjacent", "halves"])
 def test_rope_is_a_complex_rotation(pairing: str) -> None:
     spec = RopeSpec(n_rot=6, base=100.0, pairing=pairing)  # type: ignore[arg-type]

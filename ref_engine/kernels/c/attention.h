@@ -1,6 +1,8 @@
 /* Attention (reference/attention.py, ordered): query t of head h sees keys from .. to - 1, in order of position.
 
-   Masked keys add exact zeros to the sums of the softmax, and nothing to the weighted values: they are left out. */
+   Masked keys add exact zeros to the sums of the softmax, and nothing to the weighted values: they are left out. Beside
+   keys and values of float16 queries and weights are rounded to it: their products are exact, so that one rounding of
+   product and sum is the same as two. */
 #ifdef _OPENMP
 #include <omp.h>
 OP int thread_number(void) { return omp_get_thread_num(); }
@@ -13,8 +15,7 @@ OP int thread_number(void) { return 0; }
 
 /* One query of one head: what it reads, its place for scores, what it writes. */
 typedef struct {
-    const float *q;
-    float *p, *out;
+    float *q, *p, *out;
     const float *sink; /* one more score, which takes weight and gives nothing; NULL for none */
     ptrdiff_t from, end;
 } attend_row;
@@ -24,6 +25,7 @@ typedef struct {
     const uint8_t *k, *v;
     const float *turned;    /* in place of k: blocks of sixteen keys, each (Hd, 16) */
     ptrdiff_t k_key, v_key; /* bytes from one key to the next */
+    float *sixteen;         /* room for as many keys of float32 */
     int fetch;              /* ask for the keys and values of all heads ahead: nobody has read them yet */
 } attend_keys;
 
@@ -38,13 +40,45 @@ OP ptrdiff_t end_key(const attend_args *a, ptrdiff_t t)
     return end < a->S ? end : a->S;
 }
 
+OP void to_float(int half, const void *from, ptrdiff_t n, float *to)
+{
+    ptrdiff_t i = 0;
+    if (!half) {
+        memcpy(to, from, (size_t)n * 4);
+        return;
+    }
+    for (; i + 16 <= n; i += 16)
+        vf_store(to + i, vf_load_half((const uint16_t *)from + i));
+    for (; i < n; i++)
+        to[i] = half_to_float(((const uint16_t *)from)[i]);
+}
+
+OP void to_half(const float *from, ptrdiff_t n, uint16_t *to)
+{
+    ptrdiff_t i = 0;
+    for (; i + 16 <= n; i += 16)
+        vf_store_half(to + i, vf_load(from + i));
+    for (; i < n; i++)
+        to[i] = float_to_half(from[i]);
+}
+
+OP void as_half(const float *from, ptrdiff_t n, float *to)
+{
+    ptrdiff_t i = 0;
+    for (; i + 16 <= n; i += 16)
+        vf_store(to + i, vf_as_half(vf_load(from + i)));
+    for (; i < n; i++)
+        to[i] = half_to_float(float_to_half(from[i]));
+}
+
 #define PADDED_KEYS(a) (((a)->S + 15) / 16 * 16)
+#define OWN(a) (QUERIES * (PADDED_KEYS(a) + (a)->Hd) + 16 * (a)->Hd) /* of each thread: scores, queries, some keys */
 #define TURNS(a) ((a)->T >= QUERIES) /* many queries: keys turned and values in float32 first */
 
 static size_t attend_scratch(const attend_args *a, int threads)
 {
     size_t turned = TURNS(a) ? (size_t)(a->K * (PADDED_KEYS(a) * a->Hd + a->S * a->Vd)) : 0;
-    return turned + (size_t)(threads * QUERIES * PADDED_KEYS(a));
+    return turned + (size_t)(threads * OWN(a));
 }
 
 OP int clip16(ptrdiff_t n) { return n < 0 ? 0 : n > 16 ? 16 : (int)n; }
@@ -55,40 +89,51 @@ OP vm seen_lanes(ptrdiff_t s, ptrdiff_t from, ptrdiff_t end)
     return vm_and_not(vm_below(clip16(end - s)), vm_below(clip16(from - s)));
 }
 
-/* Products of n queries with a block of sixteen keys that is turned, (Hd, 16), into their places. The sums are those of
-   `lane_fold`, without moving anything between lanes: each vector here is one lane of sixteen dot products. */
-OP void dots_turned(int n, const attend_row *row, ptrdiff_t Hd, const float *k, ptrdiff_t s)
+/* Products of n queries with one or two blocks of sixteen keys that are turned, (Hd, 16), into their places. The sums are
+   those of `lane_fold`, without moving anything between lanes: each vector here is one lane of sixteen dot products.
+   Two blocks share the loads of the queries. */
+OP void dots_turned(int exact, int n, int blocks, const attend_row *row, ptrdiff_t Hd, const float *k, ptrdiff_t s)
 {
-    vf even[QUERIES], odd[QUERIES];
+    vf sums[2][2][QUERIES]; /* of even and of odd lanes */
     UNROLL for (int step = 0; step < 4; step++)
     {
-        const int lane = step == 1 ? 2 : step == 2 ? 1 : step; /* of eight: the order in which they are added up */
-        vf acc[4][QUERIES];
-        UNROLL for (int j = 0; j < 4; j++)
+        const int first = step == 1 ? 2 : step == 2 ? 1 : step; /* of eight: the order in which they are added up */
+        vf four[2][QUERIES];
+        UNROLL for (int quarter = 0; quarter < 2; quarter++)
         {
-            const ptrdiff_t i = lane + 4 * j;
-            UNROLL for (int t = 0; t < n; t++)
-                acc[j][t] = i < Hd ? vf_mul(vf_load(k + 16 * i), vf_set1(row[t].q[i])) : vf_set1(0);
-        }
-        for (ptrdiff_t i = 16 + lane; i < Hd; i += 16)
-            UNROLL for (int j = 0; j < 4; j++)
-            {
-                if (i + 4 * j >= Hd)
-                    break;
-                vf key = vf_load(k + 16 * (i + 4 * j));
+            const ptrdiff_t lane = first + 4 * quarter;
+            vf acc[2][2][QUERIES]; /* of this lane and the one eight later */
+            UNROLL for (int j = 0; j < 2; j++)
+                UNROLL for (int b = 0; b < blocks; b++)
+                    UNROLL for (int t = 0; t < n; t++) acc[j][b][t] = vf_set1(0);
+            for (ptrdiff_t i = lane; i < Hd; i += 16)
+                UNROLL for (int j = 0; j < 2; j++)
+                {
+                    const ptrdiff_t at = i + 8 * j;
+                    if (at >= Hd)
+                        break;
+                    vf key[2];
+                    UNROLL for (int b = 0; b < blocks; b++) key[b] = vf_load(k + 16 * (at + b * Hd));
+                    UNROLL for (int t = 0; t < n; t++)
+                    {
+                        const vf q = vf_set1(row[t].q[at]);
+                        UNROLL for (int b = 0; b < blocks; b++)
+                            acc[j][b][t] = add_product(exact, acc[j][b][t], key[b], q);
+                    }
+                }
+            UNROLL for (int b = 0; b < blocks; b++)
                 UNROLL for (int t = 0; t < n; t++)
-                    acc[j][t] = vf_add(acc[j][t], vf_mul(key, vf_set1(row[t].q[i + 4 * j])));
-            }
-        UNROLL for (int t = 0; t < n; t++)
-        {
-            vf four = vf_add(vf_add(acc[0][t], acc[2][t]), vf_add(acc[1][t], acc[3][t]));
-            if (step < 2)
-                even[t] = step ? vf_add(even[t], four) : four;
-            else
-                odd[t] = step == 3 ? vf_add(odd[t], four) : four;
+                {
+                    vf two = vf_add(acc[0][b][t], acc[1][b][t]);
+                    four[b][t] = quarter ? vf_add(four[b][t], two) : two;
+                }
         }
+        UNROLL for (int b = 0; b < blocks; b++)
+            UNROLL for (int t = 0; t < n; t++)
+                sums[step / 2][b][t] = step % 2 ? vf_add(sums[step / 2][b][t], four[b][t]) : four[b][t];
     }
-    UNROLL for (int t = 0; t < n; t++) vf_store(row[t].p + s, vf_add(even[t], odd[t]));
+    UNROLL for (int b = 0; b < blocks; b++)
+        UNROLL for (int t = 0; t < n; t++) vf_store(row[t].p + s + 16 * b, vf_add(sums[0][b][t], sums[1][b][t]));
 }
 
 /* `count` keys or values of all heads, some keys after those at p. */
@@ -99,25 +144,36 @@ OP void fetch_keys(const uint8_t *p, ptrdiff_t key, int count)
 }
 
 /* q . k of all keys that any of n queries sees. */
-OP void products(const attend_args *a, int kind, const attend_keys *keys, const attend_row *row, int n)
+OP void products(const attend_args *a, int kind, int exact, const attend_keys *keys, const attend_row *row, int n)
 {
     ptrdiff_t from = a->S, end = 0;
     for (int t = 0; t < n; t++) {
         from = row[t].from < from ? row[t].from : from;
         end = row[t].end > end ? row[t].end : end;
     }
-    for (ptrdiff_t s = from / 16 * 16; s < end; s += 16) {
+    ptrdiff_t s = from / 16 * 16;
+    if (keys->turned && n == QUERIES) {
+        for (; s + 16 < end; s += 32)
+            dots_turned(exact, QUERIES, 2, row, a->Hd, keys->turned + s * a->Hd, s);
+        if (s < end)
+            dots_turned(exact, QUERIES, 1, row, a->Hd, keys->turned + s * a->Hd, s);
+        return;
+    }
+    for (; s < end; s += 16) {
         const uint8_t *k = keys->k + s * keys->k_key;
         if (keys->fetch)
             fetch_keys(k, keys->k_key, 16);
-        if (keys->turned && n == QUERIES)
-            dots_turned(QUERIES, row, a->Hd, keys->turned + s * a->Hd, s);
-        else if (keys->turned)
-            for (int t = 0; t < n; t++)
-                dots_turned(1, row + t, a->Hd, keys->turned + s * a->Hd, s);
-        else
-            for (int t = 0; t < n; t++)
-                vf_store(row[t].p + s, dot16(kind, row[t].q, a->Hd, k, keys->k_key, clip16(a->S - s)));
+        const int some = clip16(a->S - s), converted = kind != P_F32 && n > 1;
+        if (converted)
+            for (int l = 0; l < some; l++)
+                to_float(1, k + l * keys->k_key, a->Hd, keys->sixteen + l * a->Hd);
+        for (int t = 0; t < n; t++)
+            if (keys->turned)
+                dots_turned(exact, 1, 1, row + t, a->Hd, keys->turned + s * a->Hd, s);
+            else if (converted)
+                vf_store(row[t].p + s, dot16(P_F32, exact, row[t].q, a->Hd, (const uint8_t *)keys->sixteen, a->Hd * 4, some));
+            else
+                vf_store(row[t].p + s, dot16(kind, exact, row[t].q, a->Hd, k, keys->k_key, some));
     }
 }
 
@@ -142,17 +198,31 @@ OP float scores(const attend_args *a, const attend_row *row)
     return nan ? NAN : largest;
 }
 
-OP void soft_max(float largest, const attend_row *row)
+/* n vectors p to exp(p - largest). Returns their sum, added to `sum` one by one. */
+OP vf exps_above(int n, float largest, float *p, vf sum)
+{
+    vf e[TOGETHER];
+    UNROLL for (int i = 0; i < n; i++) e[i] = vf_sub(vf_load(p + 16 * i), vf_set1(largest));
+    exps(n, e);
+    UNROLL for (int i = 0; i < n; i++)
+    {
+        sum = vf_add(sum, e[i]);
+        vf_store(p + 16 * i, e[i]);
+    }
+    return sum;
+}
+
+OP void soft_max(int exact, float largest, const attend_row *row)
 {
     const float *sink = row->sink;
     if (sink && !(*sink <= largest || largest != largest))
         largest = *sink; /* a NaN too */
     vf sum = vf_set1(0);
-    for (ptrdiff_t s = row->from / 16 * 16; s < row->end; s += 16) {
-        vf e = vf_exp(vf_sub(vf_load(row->p + s), vf_set1(largest)));
-        sum = vf_add(sum, e);
-        vf_store(row->p + s, e);
-    }
+    ptrdiff_t s = row->from / 16 * 16;
+    for (; s + 16 * (TOGETHER - 1) < row->end; s += 16 * TOGETHER)
+        sum = exps_above(TOGETHER, largest, row->p + s, sum);
+    for (; s < row->end; s += 16)
+        sum = exps_above(1, largest, row->p + s, sum);
     float total = lane_fold(sum);
     if (sink) {
         float of_sink[16];
@@ -160,12 +230,14 @@ OP void soft_max(float largest, const attend_row *row)
         total += of_sink[0];
     }
     float inverse = 1.0f / total;
-    for (ptrdiff_t s = row->from / 16 * 16; s < row->end; s += 16)
-        vf_store(row->p + s, vf_mul(vf_load(row->p + s), vf_set1(inverse)));
+    for (s = row->from / 16 * 16; s < row->end; s += 16) {
+        vf p = vf_mul(vf_load(row->p + s), vf_set1(inverse));
+        vf_store(row->p + s, exact ? vf_as_half(p) : p);
+    }
 }
 
 /* acc = acc + p[s] * v[s] for n queries, 16 * vectors features from `at` on, keys from .. end - 1 */
-OP void weigh(int kind, int n, int vectors, const attend_row *row, const attend_keys *keys, ptrdiff_t at,
+OP void weigh(int kind, int exact, int n, int vectors, const attend_row *row, const attend_keys *keys, ptrdiff_t at,
               ptrdiff_t from, ptrdiff_t end)
 {
     vf acc[QUERIES][4];
@@ -180,7 +252,7 @@ OP void weigh(int kind, int n, int vectors, const attend_row *row, const attend_
         UNROLL for (int t = 0; t < n; t++)
         {
             vf weight = vf_set1(row[t].p[s]);
-            UNROLL for (int i = 0; i < vectors; i++) acc[t][i] = vf_add(acc[t][i], vf_mul(weight, value[i]));
+            UNROLL for (int i = 0; i < vectors; i++) acc[t][i] = add_product(exact, acc[t][i], weight, value[i]);
         }
     }
     UNROLL for (int t = 0; t < n; t++)
@@ -188,67 +260,70 @@ OP void weigh(int kind, int n, int vectors, const attend_row *row, const attend_
 }
 
 /* All features for n queries over the same keys. */
-OP void weigh_head(int kind, int n, ptrdiff_t Vd, const attend_row *row, const attend_keys *keys, ptrdiff_t from,
-                   ptrdiff_t end)
+OP void weigh_head(int kind, int exact, int n, ptrdiff_t Vd, const attend_row *row, const attend_keys *keys,
+                   ptrdiff_t from, ptrdiff_t end)
 {
     ptrdiff_t i = 0;
     for (; i + 64 <= Vd; i += 64)
-        weigh(kind, n, 4, row, keys, i, from, end);
+        weigh(kind, exact, n, 4, row, keys, i, from, end);
     for (; i + 16 <= Vd; i += 16)
-        weigh(kind, n, 1, row, keys, i, from, end);
+        weigh(kind, exact, n, 1, row, keys, i, from, end);
     if (i < Vd)
         for (int t = 0; t < n; t++) {
             const uint8_t *v = keys->v + i * item_bytes(kind);
             vf acc = load_some(P_F32, (const uint8_t *)(row[t].out + i), Vd - i);
             for (ptrdiff_t s = from; s < end; s++)
-                acc = vf_add(acc, vf_mul(vf_set1(row[t].p[s]), load_some(kind, v + s * keys->v_key, Vd - i)));
+                acc = add_product(exact, acc, vf_set1(row[t].p[s]), load_some(kind, v + s * keys->v_key, Vd - i));
             store_rows(row[t].out + i, acc, (int)(Vd - i));
         }
 }
 
+/* The same for any n up to QUERIES, which share what is loaded. */
+OP void weigh_heads(int kind, int exact, int n, ptrdiff_t Vd, const attend_row *row, const attend_keys *keys,
+                    ptrdiff_t from, ptrdiff_t end)
+{
+    if (n == QUERIES)
+        weigh_head(kind, exact, QUERIES, Vd, row, keys, from, end);
+    else if (n == 3)
+        weigh_head(kind, exact, 3, Vd, row, keys, from, end);
+    else if (n == 2)
+        weigh_head(kind, exact, 2, Vd, row, keys, from, end);
+    else
+        weigh_head(kind, exact, 1, Vd, row, keys, from, end);
+}
+
 /* n queries, up to QUERIES, of heads that share keys and values. */
-OP void attend_rows(const attend_args *a, int kind, const attend_keys *keys, const attend_row *row, int n)
+OP void attend_rows(const attend_args *a, int kind, int exact, const attend_keys *keys, const attend_row *row, int n)
 {
     ptrdiff_t all_from = 0, all_end = a->S;
-    products(a, kind, keys, row, n);
+    products(a, kind, exact, keys, row, n);
     for (int t = 0; t < n; t++) {
         all_from = row[t].from > all_from ? row[t].from : all_from;
         all_end = row[t].end < all_end ? row[t].end : all_end;
-        soft_max(scores(a, row + t), row + t);
+        soft_max(exact, scores(a, row + t), row + t);
         memset(row[t].out, 0, (size_t)a->Vd * 4);
     }
-    if (n < QUERIES || all_from >= all_end) {
-        for (int t = 0; t < n; t++)
-            weigh_head(kind, 1, a->Vd, row + t, keys, row[t].from, row[t].end);
-        return;
-    }
-    for (int t = 0; t < QUERIES; t++)
-        weigh_head(kind, 1, a->Vd, row + t, keys, row[t].from, all_from);
-    weigh_head(kind, QUERIES, a->Vd, row, keys, all_from, all_end);
-    for (int t = 0; t < QUERIES; t++)
-        weigh_head(kind, 1, a->Vd, row + t, keys, all_end, row[t].end);
+    if (all_from >= all_end) /* nothing that all see */
+        all_from = all_end = a->S;
+    for (int t = 0; t < n; t++)
+        weigh_head(kind, exact, 1, a->Vd, row + t, keys, row[t].from, all_from < row[t].end ? all_from : row[t].end);
+    weigh_heads(kind, exact, n, a->Vd, row, keys, all_from, all_end);
+    for (int t = 0; t < n; t++)
+        weigh_head(kind, exact, 1, a->Vd, row + t, keys, all_end, row[t].end);
 }
 
 static void attend_rows_f32(const attend_args *a, const attend_keys *keys, const attend_row *row, int n)
 {
-    attend_rows(a, P_F32, keys, row, n);
+    attend_rows(a, P_F32, 0, keys, row, n);
 }
 static void attend_rows_f16(const attend_args *a, const attend_keys *keys, const attend_row *row, int n)
 {
-    attend_rows(a, P_F16, keys, row, n);
+    attend_rows(a, P_F16, 1, keys, row, n);
 }
-
-OP void to_float(int half, const void *from, ptrdiff_t n, float *to)
+/* Float16 that was made float32. */
+static void attend_rows_turned(const attend_args *a, const attend_keys *keys, const attend_row *row, int n)
 {
-    ptrdiff_t i = 0;
-    if (!half) {
-        memcpy(to, from, (size_t)n * 4);
-        return;
-    }
-    for (; i + 16 <= n; i += 16)
-        vf_store(to + i, vf_load_half((const uint16_t *)from + i));
-    for (; i < n; i++)
-        to[i] = half_to_float(((const uint16_t *)from)[i]);
+    attend_rows(a, P_F32, 1, keys, row, n);
 }
 
 /* Sixteen keys of each head at s, those from S on zeros, as (Hd, 16) each; their values as (S, Vd) of each head. */
@@ -278,11 +353,11 @@ static void turn_keys(const attend_args *a, ptrdiff_t s, float *turned, float *v
 
 /* Queries `first` .. of the group of heads that shares key head h, counted token by token. */
 static void attend_some(const attend_args *a, const float *turned, const float *v32, ptrdiff_t h, ptrdiff_t first,
-                        int n, float *p)
+                        int n, float *own)
 {
     const ptrdiff_t group = a->H / a->K, item = a->half ? 2 : 4;
     attend_keys keys = {(const uint8_t *)a->k + h * a->Hd * item, (const uint8_t *)a->v + h * a->v_head, NULL,
-                        a->K * a->Hd * item, a->v_key, a->T == 1 && h == 0};
+                        a->K * a->Hd * item, a->v_key, own + QUERIES * (PADDED_KEYS(a) + a->Hd), a->T == 1 && h == 0};
     if (turned) {
         keys.turned = turned + h * PADDED_KEYS(a) * a->Hd;
         keys.v = (const uint8_t *)(v32 + h * a->S * a->Vd), keys.v_key = a->Vd * 4;
@@ -290,15 +365,21 @@ static void attend_some(const attend_args *a, const float *turned, const float *
     attend_row row[QUERIES];
     for (int i = 0; i < n; i++) {
         const ptrdiff_t t = (first + i) / group, head = h * group + (first + i) % group;
-        row[i].q = a->q + (t * a->H + head) * a->Hd;
+        row[i].q = own + i * (PADDED_KEYS(a) + a->Hd);
+        row[i].p = row[i].q + a->Hd;
         row[i].out = a->out + (t * a->H + head) * a->Vd;
-        row[i].p = p + i * PADDED_KEYS(a);
+        if (a->half)
+            as_half(a->q + (t * a->H + head) * a->Hd, a->Hd, row[i].q);
+        else
+            memcpy(row[i].q, a->q + (t * a->H + head) * a->Hd, (size_t)a->Hd * 4);
         row[i].sink = a->sinks ? a->sinks + head : NULL;
         row[i].from = first_key(a, t);
         row[i].end = end_key(a, t);
     }
-    if (turned || !a->half)
+    if (!a->half)
         attend_rows_f32(a, &keys, row, n);
+    else if (turned)
+        attend_rows_turned(a, &keys, row, n);
     else
         attend_rows_f16(a, &keys, row, n);
 }
@@ -306,12 +387,13 @@ static void attend_some(const attend_args *a, const float *turned, const float *
 static void attend(const attend_args *a, int threads)
 {
     const ptrdiff_t queries = a->T * (a->H / a->K);
-    /* fewer together where there would not be enough for all threads */
-    const ptrdiff_t together = queries / QUERIES * a->K >= 2 * threads || threads == 1 ? QUERIES : 1;
+    ptrdiff_t together = QUERIES; /* fewer where there would not be enough for all threads */
+    while (together > 1 && (queries + together - 1) / together * a->K < threads)
+        together /= 2;
     const ptrdiff_t tiles = (queries + together - 1) / together;
     const int turns = TURNS(a);
     float *turned = a->scratch, *v32 = turned + (turns ? PADDED_KEYS(a) * a->K * a->Hd : 0);
-    float *p = v32 + (turns ? a->S * a->K * a->Vd : 0);
+    float *own = v32 + (turns ? a->S * a->K * a->Vd : 0);
     if (turns) {
         ptrdiff_t from = a->S;
         for (ptrdiff_t t = 0; t < a->T; t++)
@@ -324,6 +406,6 @@ static void attend(const attend_args *a, int threads)
     for (ptrdiff_t i = tiles * a->K - 1; i >= 0; i--) { /* the longest first */
         const ptrdiff_t first = i / a->K * together, left = queries - first;
         attend_some(a, turns ? turned : NULL, v32, i % a->K, first, (int)(left < together ? left : together),
-                    p + thread_number() * QUERIES * PADDED_KEYS(a));
+                    own + thread_number() * OWN(a));
     }
 }

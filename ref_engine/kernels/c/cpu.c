@@ -4,16 +4,16 @@
 #if defined(__x86_64__) || defined(__i386__)
 #include <cpuid.h>
 
-static int has_f16c(void)
+static int has_f16c_and_fma(void)
 {
     unsigned a, b, c = 0, d;
-    return __get_cpuid(1, &a, &b, &c, &d) && (c >> 29 & 1);
+    return __get_cpuid(1, &a, &b, &c, &d) && (c >> 29 & 1) && (c >> 12 & 1);
 }
 
 int ref_engine_cpu_has(int isa)
 {
     __builtin_cpu_init(); /* asks cpuid and xgetbv */
-    int avx2 = __builtin_cpu_supports("avx2") && has_f16c();
+    int avx2 = __builtin_cpu_supports("avx2") && has_f16c_and_fma();
     int avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                  __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
     if (isa == ISA_BASELINE)

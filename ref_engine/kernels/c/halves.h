@@ -1,7 +1,7 @@
 /* Half a layer in one call: a norm, products, what lies between them, and the sum with the stream.
 
    Every step has the bits of the kernel that does it alone. Nothing of it is written to fresh memory but the result. */
-#define FFN_TOKENS 128 /* at a time, so that what is hidden stays in a core's cache */
+#define FFN_TOKENS 256 /* at a time, so that what is hidden stays in a core's cache */
 
 /* T tokens of n numbers, normalised into y; x itself where there is no norm. */
 static const float *normed(const norm_args *norm, const float *x, ptrdiff_t T, ptrdiff_t n, float *y, int threads)
@@ -69,8 +69,7 @@ OP const float *prepared(const attention_half_args *a, const norm_args *norm, fl
 OP void remember(const attention_half_args *a, const float *x, ptrdiff_t n, void *cache, ptrdiff_t at)
 {
     if (a->attend.half)
-        for (ptrdiff_t i = 0; i < n; i++)
-            ((uint16_t *)cache)[at + i] = float_to_half(x[i]);
+        to_half(x, n, (uint16_t *)cache + at);
     else
         memcpy((float *)cache + at, x, (size_t)n * 4);
 }

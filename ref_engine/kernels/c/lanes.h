@@ -26,8 +26,11 @@ OP vf load_some(int kind, const uint8_t *p, ptrdiff_t n)
     return load16(kind, all);
 }
 
+/* acc + a * b. exact: the product is one of two float16 and needs no rounding. */
+OP vf add_product(int exact, vf acc, vf a, vf b) { return exact ? vf_add_exact(acc, a, b) : vf_add(acc, vf_mul(a, b)); }
+
 /* q (n,) with 16 rows of `stride` bytes at `rows` -> lane k: the dot product with row k; n a multiple of 16 */
-OP vf dot16_whole(int kind, const float *q, ptrdiff_t n, const uint8_t *rows, ptrdiff_t stride)
+OP vf dot16_whole(int kind, int exact, const float *q, ptrdiff_t n, const uint8_t *rows, ptrdiff_t stride)
 {
     vf acc[16];
     UNROLL for (int k = 0; k < 16; k++) acc[k] = vf_set1(0);
@@ -35,13 +38,14 @@ OP vf dot16_whole(int kind, const float *q, ptrdiff_t n, const uint8_t *rows, pt
         const uint8_t *at = rows + i * item_bytes(kind);
         vf qi = vf_load(q + i);
         UNROLL for (int k = 0; k < 16; k++)
-            acc[FOLD_SLOT(k)] = vf_add(acc[FOLD_SLOT(k)], vf_mul(qi, load16(kind, at + k * stride)));
+            acc[FOLD_SLOT(k)] = add_product(exact, acc[FOLD_SLOT(k)], qi, load16(kind, at + k * stride));
     }
     return vf_fold16(acc);
 }
 
 /* The same for any n and for `count` rows, up to 16. */
-OP vf dot16_ragged(int kind, const float *q, ptrdiff_t n, const uint8_t *rows, ptrdiff_t stride, int count)
+OP vf dot16_ragged(int kind, int exact, const float *q, ptrdiff_t n, const uint8_t *rows, ptrdiff_t stride,
+                   int count)
 {
     vf acc[16];
     for (int k = 0; k < 16; k++)
@@ -52,16 +56,16 @@ OP vf dot16_ragged(int kind, const float *q, ptrdiff_t n, const uint8_t *rows, p
         vf qi = load_some(P_F32, (const uint8_t *)(q + i), some);
         for (int k = 0; k < count; k++) {
             vf row = some == 16 ? load16(kind, at + k * stride) : load_some(kind, at + k * stride, some);
-            acc[FOLD_SLOT(k)] = vf_add(acc[FOLD_SLOT(k)], vf_mul(qi, row));
+            acc[FOLD_SLOT(k)] = add_product(exact, acc[FOLD_SLOT(k)], qi, row);
         }
     }
     return vf_fold16(acc);
 }
 
-OP vf dot16(int kind, const float *q, ptrdiff_t n, const uint8_t *rows, ptrdiff_t stride, int count)
+OP vf dot16(int kind, int exact, const float *q, ptrdiff_t n, const uint8_t *rows, ptrdiff_t stride, int count)
 {
-    return count == 16 && n % 16 == 0 ? dot16_whole(kind, q, n, rows, stride)
-                                      : dot16_ragged(kind, q, n, rows, stride, count);
+    return count == 16 && n % 16 == 0 ? dot16_whole(kind, exact, q, n, rows, stride)
+                                      : dot16_ragged(kind, exact, q, n, rows, stride, count);
 }
 
 OP float lane_fold(vf a)

@@ -185,9 +185,9 @@ static void hide_group(const expert_map *up_map, const expert_map *gate_map, ptr
         if (gate_map)
             expert_tile(gate_map, e, g, wide_gate, x_gate + t * rounded_bytes(gate_map), n, gate);
         expert_tile(up_map, e, g_up, wide_up, x_up + t * rounded_bytes(up_map), n, up);
+        hidden(unit, gate_map != NULL, constants, n, gate, up);
         for (int i = 0; i < n; i++)
-            store_rows(h + (t + i) * F + g * GROUP,
-                       hidden16(unit, gate_map != NULL, constants, gate + GROUP * i, up + GROUP * i), here);
+            store_rows(h + (t + i) * F + g * GROUP, vf_load(up + GROUP * i), here);
     }
 }
 

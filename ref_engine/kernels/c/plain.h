@@ -20,7 +20,7 @@ OP void plain_group(int kind, const uint8_t *w, const float *x, ptrdiff_t T, ptr
                     int here)
 {
     for (ptrdiff_t t = 0; t < T; t++)
-        store_rows(y + t * stride, dot16(kind, x + t * n, n, w, n * item_bytes(kind), here), here);
+        store_rows(y + t * stride, dot16(kind, kind == P_F16, x + t * n, n, w, n * item_bytes(kind), here), here);
 }
 
 /* Rows of group g, `here` of them, times x (T, n): each token's outputs `stride` after those of the one before. */

@@ -63,19 +63,43 @@ static void rope(const float *x, const float *cos, const float *sin, ptrdiff_t T
 OP void glu_part(int kind, const float *constants, const float *gate, const float *up, ptrdiff_t n, float *y)
 {
     ptrdiff_t i = 0;
-    for (; i + 16 <= n; i += 16)
-        vf_store(y + i, vf_unit(kind, constants, vf_load(gate + i), vf_load(up + i)));
-    if (i < n)
-        store_rows(y + i,
-                   vf_unit(kind, constants, load_some(P_F32, (const uint8_t *)(gate + i), n - i),
-                           load_some(P_F32, (const uint8_t *)(up + i), n - i)),
-                   (int)(n - i));
+    for (; i + 16 <= n; i += 16) {
+        vf g = vf_load(gate + i), u = vf_load(up + i);
+        units(kind, constants, 1, &g, &u);
+        vf_store(y + i, g);
+    }
+    if (i < n) {
+        vf g = load_some(P_F32, (const uint8_t *)(gate + i), n - i);
+        vf u = load_some(P_F32, (const uint8_t *)(up + i), n - i);
+        units(kind, constants, 1, &g, &u);
+        store_rows(y + i, g, (int)(n - i));
+    }
 }
 
-/* Sixteen hidden features: unit(gate, up), or without a gate activation(up). */
-static vf hidden16(int kind, int gated, const float *constants, const float *gate, const float *up)
+/* n times sixteen hidden features, in place of up: unit(gate, up), or without a gate activation(up). */
+OP void hidden_some(int kind, int gated, const float *constants, int n, const float *gate, float *up)
 {
-    return gated ? vf_unit(kind, constants, vf_load(gate), vf_load(up)) : vf_activation(kind, vf_load(up));
+    vf g[TOGETHER], u[TOGETHER];
+    UNROLL for (int i = 0; i < n; i++) u[i] = vf_load(up + 16 * i);
+    if (gated) {
+        UNROLL for (int i = 0; i < n; i++) g[i] = vf_load(gate + 16 * i);
+        units(kind, constants, n, g, u);
+    } else
+        activations(kind, n, u);
+    UNROLL for (int i = 0; i < n; i++) vf_store(up + 16 * i, gated ? g[i] : u[i]);
+}
+static void hidden(int kind, int gated, const float *constants, int n, const float *gate, float *up)
+{
+    int i = 0;
+    for (; i + TOGETHER <= n; i += TOGETHER)
+        if (kind == GLU_SILU && gated)
+            hidden_some(GLU_SILU, 1, constants, TOGETHER, gate + 16 * i, up + 16 * i);
+        else if (kind == GLU_GELU && gated)
+            hidden_some(GLU_GELU, 1, constants, TOGETHER, gate + 16 * i, up + 16 * i);
+        else
+            hidden_some(kind, gated, constants, TOGETHER, gate + 16 * i, up + 16 * i);
+    for (; i < n; i++)
+        hidden_some(kind, gated, constants, 1, gate + 16 * i, up + 16 * i);
 }
 
 #define PART 4096 /* numbers that one thread takes at a time */

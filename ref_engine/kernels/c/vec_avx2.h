@@ -8,6 +8,7 @@ typedef vi vb;
 typedef vf vm;
 
 #define TILE 4
+#define TOGETHER 2 /* vectors that chains of operations interleave */
 
 OP vf vf_both(__m256 a, __m256 b) { vf y = {a, b}; return y; }
 OP vi vi_both(__m256i a, __m256i b) { vi y = {a, b}; return y; }
@@ -18,7 +19,10 @@ OP void vf_store(float *p, vf x) { _mm256_storeu_ps(p, x.a); _mm256_storeu_ps(p 
 OP vf vf_add(vf x, vf y) { return vf_both(_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)); }
 OP vf vf_sub(vf x, vf y) { return vf_both(_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)); }
 OP vf vf_mul(vf x, vf y) { return vf_both(_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)); }
-OP vf vf_add_exact(vf acc, vf a, vf b) { return vf_add(acc, vf_mul(a, b)); }
+OP vf vf_add_exact(vf acc, vf x, vf y) /* x * y is exact: halves */
+{
+    return vf_both(_mm256_fmadd_ps(x.a, y.a, acc.a), _mm256_fmadd_ps(x.b, y.b, acc.b));
+}
 OP vf vf_div(vf x, vf y) { return vf_both(_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b)); }
 OP vf vf_max(vf x, vf y) { return vf_both(_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)); }
 OP vf vf_min(vf x, vf y) { return vf_both(_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)); }
@@ -100,6 +104,13 @@ OP vf vf_load_half(const void *p)
     const __m128i *v = (const __m128i *)p;
     return vf_both(_mm256_cvtph_ps(_mm_loadu_si128(v)), _mm256_cvtph_ps(_mm_loadu_si128(v + 1)));
 }
+OP __m128i halved_(__m256 a) { return _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT); }
+OP void vf_store_half(void *p, vf x)
+{
+    _mm_storeu_si128((__m128i *)p, halved_(x.a));
+    _mm_storeu_si128((__m128i *)p + 1, halved_(x.b));
+}
+OP vf vf_as_half(vf x) { return vf_both(_mm256_cvtph_ps(halved_(x.a)), _mm256_cvtph_ps(halved_(x.b))); }
 
 OP vb vb_load(const void *p) { return vi_load(p); }
 OP vb vb_mask(vb x, int bits)

@@ -7,6 +7,7 @@ typedef __m512i vi, vb;
 typedef __mmask16 vm;
 
 #define TILE 8
+#define TOGETHER 4 /* vectors that chains of operations interleave */
 
 OP vf vf_set1(float x) { return _mm512_set1_ps(x); }
 OP vf vf_load(const float *p) { return _mm512_loadu_ps(p); }
@@ -49,6 +50,9 @@ OP vf vf_select(vm m, vf a, vf b) { return _mm512_mask_blend_ps(m, b, a); }
 OP float half_to_float(uint16_t h) { return _cvtsh_ss(h); }
 OP uint16_t float_to_half(float x) { return _cvtss_sh(x, _MM_FROUND_TO_NEAREST_INT); }
 OP vf vf_load_half(const void *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
+OP __m256i halved_(vf a) { return _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+OP void vf_store_half(void *p, vf a) { _mm256_storeu_si256((__m256i *)p, halved_(a)); }
+OP vf vf_as_half(vf a) { return _mm512_cvtph_ps(halved_(a)); }
 
 OP vb vb_load(const void *p) { return _mm512_loadu_si512(p); }
 OP vb vb_low4(vb a) { return _mm512_and_si512(a, _mm512_set1_epi8(15)); }

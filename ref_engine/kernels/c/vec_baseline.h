@@ -10,6 +10,7 @@ typedef struct { uint8_t v[64]; } vb;
 typedef struct { int32_t v[16]; } vm; /* 0 or -1 */
 
 #define TILE 4 /* most tokens that a tile of the matrix product holds */
+#define TOGETHER 1 /* vectors that chains of operations interleave */
 #define LANES_(T, expr) T y_; for (int l = 0; l < 16; l++) y_.v[l] = (expr); return y_
 #define BYTES_(expr) vb y_; for (int l = 0; l < 64; l++) y_.v[l] = (uint8_t)(expr); return y_
 
@@ -72,6 +73,8 @@ OP vf vf_load_half(const void *p)
     const uint16_t *h = (const uint16_t *)p;
     LANES_(vf, half_to_float(h[l]));
 }
+OP void vf_store_half(void *p, vf a) { for (int l = 0; l < 16; l++) ((uint16_t *)p)[l] = float_to_half(a.v[l]); }
+OP vf vf_as_half(vf a) { LANES_(vf, half_to_float(float_to_half(a.v[l]))); }
 
 OP vb vb_load(const void *p) { vb y; memcpy(&y, p, 64); return y; }
 OP vb vb_low4(vb a) { BYTES_(a.v[l] & 15); }

@@ -8,6 +8,7 @@ typedef struct { uint8x16_t v[4]; } vb;
 typedef struct { uint32x4_t v[4]; } vm;
 
 #define TILE 4
+#define TOGETHER 2 /* vectors that chains of operations interleave */
 #define FOUR_(T, expr) T y_; UNROLL for (int r = 0; r < 4; r++) y_.v[r] = (expr); return y_
 
 OP vf vf_set1(float x) { FOUR_(vf, vdupq_n_f32(x)); }
@@ -95,6 +96,11 @@ OP vf vf_load_half(const void *p)
 {
     FOUR_(vf, vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8((const uint8_t *)p + 8 * r))));
 }
+OP void vf_store_half(void *p, vf a)
+{
+    UNROLL for (int r = 0; r < 4; r++) vst1_u8((uint8_t *)p + 8 * r, vreinterpret_u8_f16(vcvt_f16_f32(a.v[r])));
+}
+OP vf vf_as_half(vf a) { FOUR_(vf, vcvt_f32_f16(vcvt_f16_f32(a.v[r]))); }
 
 OP vb vb_load(const void *p) { FOUR_(vb, vld1q_u8((const uint8_t *)p + 16 * r)); }
 OP vb vb_low4(vb a) { FOUR_(vb, vandq_u8(a.v[r], vdupq_n_u8(15))); }
