@@ -12,7 +12,7 @@ from ref_engine.compat import has_kernels
 from ref_engine.errors import RefEngineError
 from ref_engine.kernels.dispatch import table
 from ref_engine.kernels.halves import Halves
-from ref_engine.kernels.moe import moe_ffn
+from ref_engine.kernels.moe import moe_ffn, route
 from ref_engine.kernels.ops import Kernels
 from ref_engine.kernels.threads import usable_threads
 from ref_engine.ops import Ops
@@ -44,6 +44,7 @@ def numpy_ops(activations: Activations, n_threads: int | None = None) -> Ops:
         glu=ffn.glu,
         activation=ffn.activation,
         soft_cap=attention.soft_cap,
+        route=moe.route,
         moe_ffn=moe.moe_ffn_q8 if ordered else moe.moe_ffn_f32,
     )
 
@@ -76,6 +77,7 @@ def native_ops(activations: Activations, n_threads: int | None = None, isa: str 
         embed=kernels.embed,
         linear=kernels.linear,
         linears=kernels.linears,
+        route=partial(route, kernels),
         moe_ffn=partial(moe_ffn, kernels),
         attention_half=halves.attention,
         ffn_half=halves.ffn,

@@ -15,7 +15,7 @@ from ref_engine.reference.linear import Map
 from ref_engine.reference.moe import Experts, Ids
 from ref_engine.reference.moe import Tap as MoeTap
 from ref_engine.reference.sums import F32
-from ref_engine.spec import LayerSpec, Pairing
+from ref_engine.spec import LayerSpec, Pairing, RoutingSpec
 from ref_engine.weights import LayerTensors, Weight
 
 
@@ -49,6 +49,20 @@ class Glu(Protocol):
     """gate (T, F), up (T, F), the activation's name and its constants -> (T, F)."""
 
     def __call__(self, gate: F32, up: F32, activation: str, constants: tuple[float, ...] = ()) -> F32: ...
+
+
+class Route(Protocol):
+    """Router logits (T, E) -> ids of the experts of each token (T, k) int32, best first, and their weights (T, k)."""
+
+    def __call__(
+        self,
+        logits: F32,
+        n_used: int,
+        r: RoutingSpec,
+        bias: F32 | None = None,
+        given: Ids | None = None,
+        tap: MoeTap | None = None,
+    ) -> tuple[Ids, F32]: ...
 
 
 class MoeFfn(Protocol):
@@ -100,6 +114,7 @@ class Ops:
     glu: Glu
     activation: Callable[[F32, str], F32]
     soft_cap: Callable[[F32, float], F32]
+    route: Route
     moe_ffn: MoeFfn
     attention_half: AttentionHalf | None = None  # coarser entries; None: always composed
     ffn_half: FfnHalf | None = None

@@ -12,7 +12,7 @@ from ref_engine.blocks.ffn import bare_activation, ffn
 from ref_engine.blocks.site import Site
 from ref_engine.errors import ModelError
 from ref_engine.reference.elementary import sigmoid
-from ref_engine.reference.moe import Experts, Ids, Stack, checked, route, route_to_chunks
+from ref_engine.reference.moe import Experts, Ids, Stack, checked, route_to_chunks
 from ref_engine.reference.sums import F32, lane_sum
 from ref_engine.spec import ActivationSpec, ChunkSpec, LatentSpec, MoeSpec, RoutingSpec
 
@@ -26,7 +26,7 @@ def moe(x: F32, m: MoeSpec, at: Site) -> F32:
         inner = at.tap(m.norm.name, at.norm(inner, m.norm))
     logits = router(inner if m.routing.reads == "ffn" else entered(at), m.routing, at)
     bias = None if m.routing.bias is None else at.vector(m.routing.bias)
-    ids, weights = route(logits, m.n_used, m.routing, bias, table(m, at), at.tap)
+    ids, weights = at.ops.route(logits, m.n_used, m.routing, bias, table(m, at), at.tap if at.p.watched else None)
     note(ids, weights, m.n_expert, at)
     if m.latent is not None:
         inner = at.linear(inner, m.latent.down)

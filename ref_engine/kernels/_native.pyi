@@ -13,6 +13,8 @@ BLOCK_KINDS: tuple[str, ...]
 PLAIN_KINDS: tuple[str, ...]
 GLU_KINDS: tuple[str, ...]
 ACTIVATION_KINDS: tuple[str, ...]
+GATES: tuple[str, ...]
+CHOICES: tuple[str, ...]
 ISAS: tuple[str, ...]
 HAS_OPENMP: bool
 
@@ -126,6 +128,23 @@ class Table:
     ) -> None: ...
     def glu(
         self, activation: str, constants: tuple[float, ...], gate: F32, up: F32, y: F32, n_threads: int
+    ) -> None: ...
+    def route(
+        self,
+        logits: F32,
+        bias: F32 | None,
+        gate: str,
+        select_by: str,
+        groups: int,
+        groups_used: int,
+        cap: float,
+        inverse_cap: float,
+        normalise: bool,
+        least: float,
+        scale: float | None,
+        ids: Ids,
+        weights: F32,
+        n_threads: int,
     ) -> None: ...
     def moe(
         self,

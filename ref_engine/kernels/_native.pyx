@@ -10,123 +10,11 @@ from libc.stdlib cimport calloc, free
 from libc.math cimport isfinite
 
 
-
 cdef extern from "<stdlib.h>" nogil:
     void *aligned_alloc(size_t alignment, size_t size)
 
 
-cdef extern from "table.h" nogil:
-    int W_KINDS
-    int in_blocks_of_32(int kind)
-    int X32_BYTES, XK_BYTES
-
-    ctypedef struct attend_args:
-        const float *q
-        const void *k
-        const void *v
-        ptrdiff_t v_key, v_head
-        const float *sinks
-        int half
-        const int64_t *positions
-        ptrdiff_t T, H, K, Hd, Vd, S
-        float scale
-        ptrdiff_t window
-        float cap, inverse_cap
-        float *out
-        float *scratch
-
-    ctypedef struct expert_map:
-        int kind
-        ptrdiff_t rows, columns
-        const uint8_t **data
-        const float *bias
-        const float *scale
-
-    ctypedef struct moe_args:
-        const float *x
-        const float *weights
-        const int32_t *ids
-        ptrdiff_t T, k, E
-        expert_map up, gate, down
-        int unit, gated, fused, weigh_input
-        float constants[2]
-        float *out
-        uint8_t *scratch
-
-    int MOST_HEAD
-
-    ctypedef struct norm_args:
-        int there
-        const float *weight
-        float eps
-
-    ctypedef struct share_args:
-        ptrdiff_t row, T, S
-        const int64_t *positions
-        void *k
-        void *v
-
-    ctypedef struct half_args:
-        const float *x
-        float *out
-        ptrdiff_t T, D
-        norm_args before, after
-        float scale
-        int scaled
-        uint8_t *scratch
-
-    ctypedef struct attention_half_args:
-        half_args half
-        expert_map q, k, v, output
-        norm_args q_norm, k_norm
-        const float *cos
-        const float *sin
-        ptrdiff_t turned
-        int adjacent
-        float query_scale
-        attend_args attend
-        const share_args *shares
-        ptrdiff_t n_shares
-
-    ctypedef struct ffn_half_args:
-        half_args half
-        expert_map up, gate, down
-        int unit, gated, fused
-        float constants[2]
-
-    ctypedef struct kernel_table:
-        const char *name
-        void (*quantize32)(const float *, ptrdiff_t, ptrdiff_t, uint8_t *, int) noexcept nogil
-        void (*quantizek)(const float *, ptrdiff_t, ptrdiff_t, uint8_t *, int) noexcept nogil
-        void (*linear)(int, const uint8_t *, const uint8_t *, ptrdiff_t, ptrdiff_t, ptrdiff_t, float *, int) noexcept nogil
-        void (*round_plain)(int, const float *, ptrdiff_t, float *) noexcept nogil
-        void (*plain)(int, const void *, const float *, ptrdiff_t, ptrdiff_t, ptrdiff_t, float *, int) noexcept nogil
-        void (*rms_norm)(const float *, const float *, ptrdiff_t, ptrdiff_t, float, float *, int) noexcept nogil
-        void (*rope)(const float *, const float *, const float *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, int,
-                     float *, int) noexcept nogil
-        size_t (*attend_scratch)(const attend_args *, int) noexcept nogil
-        void (*attend)(const attend_args *, int) noexcept nogil
-        void (*glu)(int, const float *, const float *, const float *, ptrdiff_t, float *, int) noexcept nogil
-        void (*soft_cap)(const float *, ptrdiff_t, float, float, float *, int) noexcept nogil
-        size_t (*moe_scratch)(const moe_args *) noexcept nogil
-        void (*moe)(const moe_args *, int) noexcept nogil
-        size_t (*attention_half)(const attention_half_args *, int) noexcept nogil
-        size_t (*ffn_half)(const ffn_half_args *, int) noexcept nogil
-        int32_t (*dots_alone)(ptrdiff_t) noexcept nogil
-        int32_t (*read_alone)(const uint8_t *, ptrdiff_t) noexcept nogil
-
-    const kernel_table *ref_engine_table(int isa)
-    int ref_engine_cpu_has(int isa)
-    int REF_ENGINE_OPENMP  # whether the units were compiled with it
-
-    ctypedef struct block_type:
-        int kind, size, bytes, points
-
-    const block_type *ref_engine_block_type(int type)
-    uint8_t *ref_engine_packed_space(size_t nbytes)
-    size_t ref_engine_packed_bytes(int type, ptrdiff_t rows, ptrdiff_t columns)
-    void ref_engine_pack(int type, const uint8_t *rows_of_blocks, const int8_t *points, ptrdiff_t rows,
-                         ptrdiff_t columns, uint8_t *out, int threads)
+include "table.pxi"
 
 
 # In the order of the C enums.
@@ -135,6 +23,8 @@ BLOCK_KINDS = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q8_1", "Q4_K", "Q5_K", "
                "IQ3_XXS", "IQ3_S")
 PLAIN_KINDS = ("F32", "F16", "BF16")
 GLU_KINDS = ("silu", "gelu", "relu", "relu_sqr", "swiglu_oai", "swiglu_clamp", "swiglu_limit", "situ")
+GATES = ("softmax", "sigmoid", "softmax_weight")
+CHOICES = ("gate", "logits", "sigmoid")
 ACTIVATION_KINDS = GLU_KINDS[:4]  # that need no gate
 cdef tuple _GLU_CONSTANTS = (0, 0, 0, 0, 2, 1, 1, 2)
 ISAS = ("baseline", "avx2", "avx512", "avx512_vnni", "neon")
@@ -526,6 +416,38 @@ cdef class Table:
         try:
             with nogil:
                 self.c.moe(&a, n_threads)
+        finally:
+            self.busy = False
+
+    def route(self, const float[:, ::1] logits, const float[::1] bias, str gate, str select_by, ptrdiff_t groups,
+              ptrdiff_t groups_used, float cap, float inverse_cap, bint normalise, float least, scale,
+              int32_t[:, ::1] ids, float[:, ::1] weights, int n_threads):
+        """logits (T, E) into ids and weights (T, k), as reference route. bias (E,) or None, cap 0: none, scale: a number
+        or None."""
+        cdef route_args a
+        _checked_threads(n_threads)
+        a.T, a.E, a.k, a.groups, a.groups_used = logits.shape[0], logits.shape[1], ids.shape[1], groups, groups_used
+        if ids.shape[0] != a.T or weights.shape[0] != a.T or weights.shape[1] != a.k or not 1 <= a.k <= a.E:
+            raise ValueError(f"routing {a.T} x {a.E} logits to {ids.shape[0]} x {a.k} experts of {weights.shape[0]} x "
+                             f"{weights.shape[1]} weights: shapes do not fit")
+        if groups < 1 or a.E % groups or not 1 <= groups_used <= groups:
+            raise ValueError(f"{groups_used} of {groups} groups of {a.E} experts")
+        if a.T == 0:
+            return
+        a.bias = NULL
+        if bias is not None:
+            if bias.shape[0] != a.E:
+                raise ValueError(f"a bias of {bias.shape[0]} for {a.E} experts")
+            a.bias = &bias[0]
+        a.gate, a.by = _index(GATES, gate, "gate"), _index(CHOICES, select_by, "choice")
+        a.cap, a.inverse_cap, a.normalise, a.least = cap, inverse_cap, normalise, least
+        a.scaled, a.scale = scale is not None, 1.0 if scale is None else scale
+        a.logits, a.ids, a.weights = &logits[0, 0], &ids[0, 0], &weights[0, 0]
+        self._reserve(self.c.route_scratch(&a) * <size_t>n_threads * sizeof(float))
+        a.scratch = <float *>self.scratch
+        try:
+            with nogil:
+                self.c.route(&a, n_threads)
         finally:
             self.busy = False
 

@@ -1,4 +1,4 @@
-"""The compiled mixture of experts: reference `moe_ffn` in one call, and where the experts' matrices come from."""
+"""The compiled mixture of experts: reference `route` and `moe_ffn` in one call each; where the matrices come from."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from ref_engine.kernels.ops import Kernels, as_f32, has_kernel
 from ref_engine.reference import ffn, moe
 from ref_engine.reference.moe import Experts, Ids, Stack, Tap, checked
 from ref_engine.reference.sums import F32
+from ref_engine.spec import RoutingSpec
 from ref_engine.weights import Weight
 
 _STACK = "stack of rows of 16"
@@ -43,6 +44,42 @@ def moe_ffn(kernels: Kernels, x: F32, ids: Ids, weights: F32, experts: Experts, 
         kernels.n_threads,
     )
     return out
+
+
+def route(
+    kernels: Kernels,
+    logits: F32,
+    n_used: int,
+    r: RoutingSpec,
+    bias: F32 | None = None,
+    given: Ids | None = None,
+    tap: Tap | None = None,
+) -> tuple[Ids, F32]:
+    """As reference route: logits (T, E) -> (T, k), (T, k).
+
+    A tap, experts that a table gives, and gates without a kernel take the definition.
+    """
+    if tap is not None or given is not None or r.gate not in native.GATES:
+        return moe.route(logits, n_used, r, bias, given, tap)
+    chosen = (logits.shape[0], min(n_used, logits.shape[1]))
+    ids, weights = np.empty(chosen, np.int32), np.empty(chosen, np.float32)
+    kernels.table.route(
+        as_f32(logits),
+        optional(bias),
+        r.gate,
+        r.select_by,
+        r.groups,
+        r.groups_used,
+        r.soft_cap or 0.0,
+        1 / r.soft_cap if r.soft_cap else 0.0,
+        r.normalise,
+        float(moe.LEAST_SUM),
+        r.scale,
+        ids,
+        weights,
+        kernels.n_threads,
+    )
+    return ids, weights
 
 
 def in_one_call(experts: Experts, ids: Ids) -> bool:

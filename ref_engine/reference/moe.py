@@ -67,7 +67,12 @@ def only_groups(scores: F32, chosen: Ids, groups: int) -> F32:
 
 
 def route(
-    logits: F32, n_used: int, r: RoutingSpec, bias: F32 | None = None, given: Ids | None = None, tap: Tap = same
+    logits: F32,
+    n_used: int,
+    r: RoutingSpec,
+    bias: F32 | None = None,
+    given: Ids | None = None,
+    tap: Tap | None = None,
 ) -> tuple[Ids, F32]:
     """Router logits (T, E) -> the experts of each token (T, k), best first, and their weights (T, k).
 
@@ -78,6 +83,7 @@ def route(
     bias: (E,), added for choosing only (Wang et al. 2024; DeepSeek-V3). given: the experts, if they are not for the
     router to choose. Groups: DeepSeek-V3.
     """
+    tap = tap or same
     if r.soft_cap is not None:
         logits = np.float32(r.soft_cap) * tanh(logits * np.float32(1 / r.soft_cap))
     p = tap("ffn_moe_probs", GATES[r.gate](logits))

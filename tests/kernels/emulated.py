@@ -132,6 +132,16 @@ class Table:
     def soft_cap(self, x: F32, inverse_cap: float, cap: float, y: F32, n_threads: int) -> None:
         self.call("soft_cap", [x.size], [inverse_cap, cap], [x], [y], n_threads)
 
+    def route(
+        self, logits: F32, bias: F32 | None, gate: str, select_by: str, groups: int, groups_used: int, cap: float,
+        inverse_cap: float, normalise: bool, least: float, scale: float | None, ids: NDArray[np.int32], weights: F32,
+        n_threads: int,
+    ) -> None:  # fmt: skip
+        kinds = [native.GATES.index(gate), native.CHOICES.index(select_by)]
+        ints = [*logits.shape, ids.shape[1], *kinds, groups, groups_used, normalise, scale is not None]
+        floats = [cap, inverse_cap, least, 1.0 if scale is None else scale]
+        self.call("route", ints, floats, [logits, bias], [ids, weights], n_threads)
+
     def moe(
         self, x: F32, ids: NDArray[np.int32], weights: F32, up: Any, gate: Any, down: Any, activation: str,
         constants: tuple[float, ...], fused: bool, weigh_input: bool, out: F32, n_threads: int,

@@ -36,6 +36,7 @@ from test_kernels_layers import (  # noqa: F401
 from test_kernels_linear import test_drawn_shapes, test_extreme_values, test_largest_integers  # noqa: F401
 from test_kernels_moe import CASES, Drawn, _draw
 from test_kernels_moe import test_drawn_shapes as test_experts
+from test_kernels_route import test_groups, test_logits_that_are_not_finite, test_route  # noqa: F401
 
 from ref_engine import compat
 from ref_engine.compat import native

@@ -56,6 +56,20 @@ typedef struct {
     uint8_t *scratch;         /* moe_scratch() bytes, aligned to 64; NULL to ask how many */
 } moe_args;
 
+enum { GATE_SOFTMAX, GATE_SIGMOID, GATE_SOFTMAX_WEIGHT };
+enum { BY_GATE, BY_LOGITS, BY_SIGMOID };
+
+/* See RoutingSpec. groups divides E; cap 0: none. */
+typedef struct {
+    const float *logits, *bias; /* (T, E); (E,) or NULL */
+    ptrdiff_t T, E, k, groups, groups_used;
+    int gate, by, normalise, scaled;
+    float cap, inverse_cap, least, scale; /* weights are divided by no less than `least` */
+    int32_t *ids;                         /* (T, k) */
+    float *weights;                       /* (T, k) */
+    float *scratch;                       /* route_scratch() numbers for each thread */
+} route_args;
+
 #define MOST_HEAD 1024 /* numbers in a key that the halves can turn */
 
 /* A norm over the last axis, if there is one. */
@@ -124,6 +138,8 @@ typedef struct {
     void (*glu)(int kind, const float *constants, const float *gate, const float *up, ptrdiff_t n, float *y,
                 int threads);
     void (*soft_cap)(const float *x, ptrdiff_t n, float inverse_cap, float cap, float *y, int threads);
+    size_t (*route_scratch)(const route_args *a);
+    void (*route)(const route_args *a, int threads);
     size_t (*moe_scratch)(const moe_args *a);
     void (*moe)(const moe_args *a, int threads);
     size_t (*attention_half)(const attention_half_args *a, int threads); /* bytes of scratch that it needs */

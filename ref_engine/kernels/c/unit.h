@@ -34,6 +34,7 @@
 #include "pointwise.h"
 
 #include "attention.h"
+#include "route.h"
 #include "moe.h"
 
 #include "halves.h"
@@ -41,6 +42,6 @@
 
 const kernel_table REF_ENGINE_UNIT = {
     REF_ENGINE_NAME, quantize32, quantizek, linear, round_plain, plain,
-    rms_norm,        rope,       attend_scratch, attend, glu, soft_cap, moe_scratch, moe,
+    rms_norm,        rope,       attend_scratch, attend, glu, soft_cap, route_scratch, route, moe_scratch, moe,
     attention_half,  ffn_half,  dots_alone, read_alone,
 };

@@ -140,6 +140,22 @@ static void soft_cap(const kernel_table *t)
     put(y, r.sizes[0]);
 }
 
+/* ints: T, E, k, gate, choice, groups, groups_used, normalise, scaled. floats: cap, inverse_cap, least, scale.
+   arrays: logits, bias. Results: ids, weights */
+static void route(const kernel_table *t)
+{
+    route_args a = {.logits = floats(0), .bias = floats(1), .T = r.ints[0], .E = r.ints[1], .k = r.ints[2],
+                    .gate = (int)r.ints[3], .by = (int)r.ints[4], .groups = r.ints[5], .groups_used = r.ints[6],
+                    .normalise = (int)r.ints[7], .scaled = (int)r.ints[8], .cap = r.floats[0],
+                    .inverse_cap = r.floats[1], .least = r.floats[2], .scale = r.floats[3]};
+    const ptrdiff_t bytes = a.T * a.k * 4;
+    a.ids = result(bytes), a.weights = result(bytes);
+    a.scratch = aligned(t->route_scratch(&a) * (size_t)r.threads * 4);
+    t->route(&a, r.threads);
+    put(a.ids, bytes);
+    put(a.weights, bytes);
+}
+
 /* ints: T, k, E, unit, gated, fused, weigh_input, maps of up, gate, down. floats: constants.
    arrays: x, weights, ids, maps */
 static void moe(const kernel_table *t)
@@ -223,8 +239,8 @@ static const struct {
     const char *name;
     void (*run)(const kernel_table *);
 } CALLS[] = {{"linear", linear}, {"plain", plain}, {"rms_norm", rms_norm}, {"rope", rope}, {"attend", attend},
-             {"glu", glu}, {"soft_cap", soft_cap}, {"moe", moe}, {"ffn_half", ffn_half},
-             {"attention_half", attention_half}, {"ceilings", ceilings}};
+             {"glu", glu}, {"soft_cap", soft_cap}, {"route", route}, {"moe", moe},
+             {"ffn_half", ffn_half}, {"attention_half", attention_half}, {"ceilings", ceilings}};
 
 int main(void)
 {
