@@ -61,7 +61,16 @@ def table(m: MoeSpec, at: Site) -> Ids | None:
 
 
 def experts(m: MoeSpec, at: Site, suffix: str) -> Experts:
-    """The stacks ffn_*_{suffix} of a layer."""
+    """The stacks ffn_*_{suffix} of a layer, put together once."""
+    kept = at.weights.layer(at.blk).kept
+    key = ("experts", suffix, id(m))
+    if key not in kept:
+        kept[key] = m, stacks(m, at, suffix)  # the spec too: nobody else may get its id
+    found: Experts = kept[key][1]
+    return found
+
+
+def stacks(m: MoeSpec, at: Site, suffix: str) -> Experts:
 
     def stack(name: str, factors: str = "") -> Stack:
         bias, scale = f"ffn_{name}_{suffix}.bias", f"ffn_{factors or name}_{suffix}.scale"

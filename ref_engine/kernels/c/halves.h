@@ -162,7 +162,9 @@ static void ffn_tokens(const ffn_half_args *a, ptrdiff_t first, ptrdiff_t T, flo
     round_tokens(&a->up, in, T, rounded[0], threads);
     if (two_ways)
         round_tokens(gate, in, T, rounded[1], threads);
-#pragma omp parallel for num_threads(threads) schedule(static)
+    const ptrdiff_t chunk = groups_at_a_time(groups, T, threads);
+    (void)chunk;
+#pragma omp parallel for num_threads(threads) schedule(dynamic, chunk)
     for (ptrdiff_t g = 0; g < groups; g++)
         hide_group(&a->up, gate, 0, g, a->fused ? g + groups : g, rounded[0], rounded[two_ways], T, F, a->unit,
                    a->constants, h);

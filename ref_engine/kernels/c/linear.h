@@ -247,13 +247,21 @@ OP void tile(int kind, int n, const uint8_t *w, const uint8_t *wide, const uint8
         TILE_FUNCTIONS[kind][n == TILE ? 3 : n / 2](w, x, blocks, y, stride, rows);
 }
 
+/* Groups of rows that a thread takes at a time: with many tokens one, so that a thread which other work holds up leaves the
+   rest to the others; with few its whole share. */
+OP ptrdiff_t groups_at_a_time(ptrdiff_t groups, ptrdiff_t T, int threads)
+{
+    return T >= WIDE_FROM ? 1 : (groups + threads - 1) / threads;
+}
+
 static void linear(int kind, const uint8_t *w, const uint8_t *x, ptrdiff_t T, ptrdiff_t rows, ptrdiff_t blocks,
                    float *y, int threads)
 {
     const ptrdiff_t groups = (rows + GROUP - 1) / GROUP, token = blocks * (in_blocks_of_32(kind) ? X32_BYTES : XK_BYTES);
     const ptrdiff_t size = packed_group(kind, blocks);
-    (void)threads;
-#pragma omp parallel for num_threads(threads) schedule(static)
+    const ptrdiff_t chunk = groups_at_a_time(groups, T, threads);
+    (void)chunk;
+#pragma omp parallel for num_threads(threads) schedule(dynamic, chunk)
     for (ptrdiff_t g = 0; g < groups; g++) {
         int n, here = rows - g * GROUP < GROUP ? (int)(rows - g * GROUP) : GROUP;
         const uint8_t *packed = w + g * size, *wide = widened(kind, packed, blocks, T, 0);

@@ -40,8 +40,9 @@ static void plain(int kind, const void *w, const float *x, ptrdiff_t T, ptrdiff_
                   int threads)
 {
     const ptrdiff_t groups = (rows + GROUP - 1) / GROUP;
-    (void)threads;
-#pragma omp parallel for num_threads(threads) schedule(static)
+    const ptrdiff_t chunk = groups_at_a_time(groups, T, threads);
+    (void)chunk;
+#pragma omp parallel for num_threads(threads) schedule(dynamic, chunk)
     for (ptrdiff_t g = 0; g < groups; g++) {
         int here = rows - g * GROUP < GROUP ? (int)(rows - g * GROUP) : GROUP;
         plain_rows(kind, w, g, x, T, n, y + g * GROUP, rows, here);
