@@ -78,6 +78,7 @@ OP vb vb_bit2(vb a, int j)
 }
 OP vb vb_lookup(vb levels, vb index) { return _mm512_shuffle_epi8(levels, index); }
 
+typedef int32_t __attribute__((may_alias, aligned(1))) quad;
 OP vi x_quad(const int8_t *x)
 {
     int32_t quad;
@@ -89,8 +90,8 @@ OP vi x_quad(const int8_t *x)
 OP vi vi_dot(vi acc, const vb *w, int quads, const int8_t *x, int bits)
 {
     (void)bits;
-    for (int j = 0; j < quads; j++)
-        acc = _mm512_dpbusd_epi32(acc, w[j], x_quad(x + 4 * j));
+    for (int j = 0; j < quads; j++) /* compilers would broadcast first, which is one instruction more for each */
+        __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(w[j]), "m"(*(const quad *)(x + 4 * j)));
     return acc;
 }
 OP vi vi_dot_shifted(vi acc, const vb *w, int quads, const int8_t *x) { return vi_dot(acc, w, quads, x, 8); }
