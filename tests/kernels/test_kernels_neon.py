@@ -110,11 +110,11 @@ def drawn(make_weight: Callable[..., Weight]) -> Callable[[str], Drawn]:
 
 
 def test_loops_of_the_ceilings(emulator: Emulator) -> None:
-    """dots_alone: eight sums that begin at 0 .. 7, each of n quads of 3 times four of -+1 .. 8 in each of 16 lanes."""
+    """dots_alone: eight sums that begin at 0 .. 7, each of n quads of 3 times four of -+1 .. 8 in each of 16 lanes, four at a time."""
     data = np.random.default_rng(0).integers(0, 256, 4096, np.uint8)
     sums = np.empty(2, np.int32)
-    emulator.call("ceilings", [4], (), [data], [sums])
-    assert sums[0] == 16 * 28 + 16 * 3 * sum_of_quads(4)
+    emulator.call("ceilings", [16], (), [data], [sums])
+    assert sums[0] == 16 * 28 + 16 * 3 * 4 * sum_of_quads(4)
     lanes = np.bitwise_or.reduce(data.view(np.int32).reshape(-1, 16), axis=0)
     assert sums[1] == lanes.sum(dtype=np.int32)
 

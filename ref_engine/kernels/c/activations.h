@@ -1,6 +1,6 @@
 /* Activations rounded to 8 bits: quant/activations.py in sixteen lanes.
 
-   Tokens come in tiles of TILE, then of smaller powers of two, so that a kernel finds the activations of its tile at
+   Tokens come in tiles of TILE, then of 8, 4, 2 and 1, so that a kernel finds the activations of its tile at
    fixed distances. A tile of N tokens starts where N tokens before it end; in it, block after block:
        32-weight types   q N x 32 int8 | d N floats | s N floats | -8 sum, -16 sum, -128 sum: N int32 each
        K-quants          q N x 256 int8 | d N floats | N x 4 pairs of int16, sums of 32 | N x 16 int32, -32 sum of 16 |
@@ -10,7 +10,7 @@ OP int tile_at(ptrdiff_t left)
 {
     int n = TILE;
     while (n > left)
-        n /= 2;
+        n = n > 8 ? 8 : n / 2;
     return n;
 }
 

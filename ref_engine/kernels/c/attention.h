@@ -12,6 +12,8 @@ OP int thread_number(void) { return 0; }
 
 #define QUERIES 4 /* that share the loads of keys and values */
 #define FETCH_KEYS 32
+#define MOST_ROWS 32         /* queries that pass over keys and values while a core's nearest cache holds them */
+#define MOST_SCORES (1 << 18) /* of those queries: what its second cache holds */
 
 /* One query of one head: what it reads, its place for scores, what it writes. */
 typedef struct {
@@ -72,13 +74,23 @@ OP void as_half(const float *from, ptrdiff_t n, float *to)
 }
 
 #define PADDED_KEYS(a) (((a)->S + 15) / 16 * 16)
-#define OWN(a) (QUERIES * (PADDED_KEYS(a) + (a)->Hd) + 16 * (a)->Hd) /* of each thread: scores, queries, some keys */
+#define SCORES_OF_ROW(a) (PADDED_KEYS(a) + 16 * TOGETHER)
 #define TURNS(a) ((a)->T >= QUERIES) /* many queries: keys turned and values in float32 first */
+
+/* Queries that a thread has in hand, a multiple of QUERIES. */
+OP ptrdiff_t rows_in_hand(const attend_args *a)
+{
+    ptrdiff_t rows = TURNS(a) ? MOST_SCORES / SCORES_OF_ROW(a) / QUERIES * QUERIES : 0;
+    return rows < QUERIES ? QUERIES : rows > MOST_ROWS ? MOST_ROWS : rows;
+}
+
+/* Floats of each thread: scores, queries, some keys. */
+OP ptrdiff_t own_floats(const attend_args *a) { return rows_in_hand(a) * (SCORES_OF_ROW(a) + a->Hd) + 16 * a->Hd; }
 
 static size_t attend_scratch(const attend_args *a, int threads)
 {
     size_t turned = TURNS(a) ? (size_t)(a->K * (PADDED_KEYS(a) * a->Hd + a->S * a->Vd)) : 0;
-    return turned + (size_t)(threads * OWN(a));
+    return turned + (size_t)(threads * own_floats(a));
 }
 
 OP int clip16(ptrdiff_t n) { return n < 0 ? 0 : n > 16 ? 16 : (int)n; }
@@ -92,7 +104,7 @@ OP vm seen_lanes(ptrdiff_t s, ptrdiff_t from, ptrdiff_t end)
 /* Products of n queries with one or two blocks of sixteen keys that are turned, (Hd, 16), into their places. The sums are
    those of `lane_fold`, without moving anything between lanes: each vector here is one lane of sixteen dot products.
    Two blocks share the loads of the queries. */
-OP void dots_turned(int exact, int n, int blocks, const attend_row *row, ptrdiff_t Hd, const float *k, ptrdiff_t s)
+OP void dots_of(int exact, int n, int blocks, const attend_row *row, ptrdiff_t Hd, const float *k, ptrdiff_t s)
 {
     vf sums[2][2][QUERIES]; /* of even and of odd lanes */
     UNROLL for (int step = 0; step < 4; step++)
@@ -136,6 +148,17 @@ OP void dots_turned(int exact, int n, int blocks, const attend_row *row, ptrdiff
         UNROLL for (int t = 0; t < n; t++) vf_store(row[t].p + s + 16 * b, vf_add(sums[0][b][t], sums[1][b][t]));
 }
 
+/* Loops whose ends a compiler knows need no tests inside. */
+OP void dots_turned(int exact, int n, int blocks, const attend_row *row, ptrdiff_t Hd, const float *k, ptrdiff_t s)
+{
+    if (Hd == 64 && n > 1)
+        dots_of(exact, n, blocks, row, 64, k, s);
+    else if (Hd % 16 == 0)
+        dots_of(exact, n, blocks, row, Hd / 16 * 16, k, s);
+    else
+        dots_of(exact, n, blocks, row, Hd, k, s);
+}
+
 /* `count` keys or values of all heads, some keys after those at p. */
 OP void fetch_keys(const uint8_t *p, ptrdiff_t key, int count)
 {
@@ -143,23 +166,52 @@ OP void fetch_keys(const uint8_t *p, ptrdiff_t key, int count)
         __builtin_prefetch(p + FETCH_KEYS * key + i);
 }
 
-/* q . k of all keys that any of n queries sees. */
+/* The keys that n queries see: any of them, and all of them (from == end: none that all see). */
+typedef struct {
+    ptrdiff_t from, end, all_from, all_end;
+} attend_span;
+
+OP attend_span span_of(const attend_args *a, const attend_row *row, int n)
+{
+    attend_span span = {a->S, 0, 0, a->S};
+    for (int t = 0; t < n; t++) {
+        span.from = row[t].from < span.from ? row[t].from : span.from;
+        span.end = row[t].end > span.end ? row[t].end : span.end;
+        span.all_from = row[t].from > span.all_from ? row[t].from : span.all_from;
+        span.all_end = row[t].end < span.all_end ? row[t].end : span.all_end;
+    }
+    if (span.all_from >= span.all_end)
+        span.all_from = span.all_end = a->S;
+    return span;
+}
+
+/* q . k of the keys that any of n queries sees, which share a block of keys after the other. */
+OP void products_turned(const attend_args *a, int exact, const attend_keys *keys, const attend_row *row, int n)
+{
+    attend_span span = span_of(a, row, n);
+    for (ptrdiff_t s = span.from / 16 * 16; s < span.end; s += 32) {
+        const float *k = keys->turned + s * a->Hd;
+        int t = 0;
+        for (; t + QUERIES <= n; t += QUERIES) {
+            attend_span own = span_of(a, row + t, QUERIES);
+            if (s + 32 <= own.from || s >= own.end)
+                continue;
+            if (s + 16 < own.end)
+                dots_turned(exact, QUERIES, 2, row + t, a->Hd, k, s);
+            else
+                dots_turned(exact, QUERIES, 1, row + t, a->Hd, k, s);
+        }
+        for (; t < n; t++)
+            for (ptrdiff_t at = s; at < s + 32 && at < row[t].end; at += 16)
+                dots_turned(exact, 1, 1, row + t, a->Hd, keys->turned + at * a->Hd, at);
+    }
+}
+
+/* The same of keys as they lie in the cache, for up to QUERIES. */
 OP void products(const attend_args *a, int kind, int exact, const attend_keys *keys, const attend_row *row, int n)
 {
-    ptrdiff_t from = a->S, end = 0;
-    for (int t = 0; t < n; t++) {
-        from = row[t].from < from ? row[t].from : from;
-        end = row[t].end > end ? row[t].end : end;
-    }
-    ptrdiff_t s = from / 16 * 16;
-    if (keys->turned && n == QUERIES) {
-        for (; s + 16 < end; s += 32)
-            dots_turned(exact, QUERIES, 2, row, a->Hd, keys->turned + s * a->Hd, s);
-        if (s < end)
-            dots_turned(exact, QUERIES, 1, row, a->Hd, keys->turned + s * a->Hd, s);
-        return;
-    }
-    for (; s < end; s += 16) {
+    attend_span span = span_of(a, row, n);
+    for (ptrdiff_t s = span.from / 16 * 16; s < span.end; s += 16) {
         const uint8_t *k = keys->k + s * keys->k_key;
         if (keys->fetch)
             fetch_keys(k, keys->k_key, 16);
@@ -168,34 +220,44 @@ OP void products(const attend_args *a, int kind, int exact, const attend_keys *k
             for (int l = 0; l < some; l++)
                 to_float(1, k + l * keys->k_key, a->Hd, keys->sixteen + l * a->Hd);
         for (int t = 0; t < n; t++)
-            if (keys->turned)
-                dots_turned(exact, 1, 1, row + t, a->Hd, keys->turned + s * a->Hd, s);
-            else if (converted)
+            if (converted)
                 vf_store(row[t].p + s, dot16(P_F32, exact, row[t].q, a->Hd, (const uint8_t *)keys->sixteen, a->Hd * 4, some));
             else
                 vf_store(row[t].p + s, dot16(kind, exact, row[t].q, a->Hd, k, keys->k_key, some));
     }
 }
 
-/* Capped, scaled, minus infinity where masked. Returns the largest, NaN if there is one. */
+/* Sixteen scores at p: capped, scaled, minus infinity where masked. */
+OP vf score(const attend_args *a, const float *p, vm seen)
+{
+    vf x = vf_load(p);
+    if (a->cap != 0)
+        x = vf_soft_cap(x, a->inverse_cap, a->cap);
+    return vf_select(seen, vf_mul(x, vf_set1(a->scale)), vf_set1(-INFINITY));
+}
+
+/* The scores of a row, and up to a multiple of 16 * TOGETHER minus infinity. Returns the largest, NaN if there is one. */
 OP float scores(const attend_args *a, const attend_row *row)
 {
+    const ptrdiff_t first = row->from / 16 * 16;
     vf most = vf_set1(-INFINITY);
-    int nan = 0;
-    for (ptrdiff_t s = row->from / 16 * 16; s < row->end; s += 16) {
-        vf x = vf_load(row->p + s);
-        if (a->cap != 0)
-            x = vf_soft_cap(x, a->inverse_cap, a->cap);
-        x = vf_select(seen_lanes(s, row->from, row->end), vf_mul(x, vf_set1(a->scale)), vf_set1(-INFINITY));
-        nan |= vm_any(vm_nan(x));
+    vm nan = vm_nan(most);
+    ptrdiff_t s = first;
+    for (; s < row->end; s += 16) {
+        const int inside = s >= row->from && s + 16 <= row->end;
+        vf x = score(a, row->p + s, inside ? vm_below(16) : seen_lanes(s, row->from, row->end));
+        nan = vm_or(nan, vm_nan(x));
         most = vf_max(most, x);
         vf_store(row->p + s, x);
     }
-    float lanes[16], largest = -INFINITY;
+    for (; (s - first) % (16 * TOGETHER); s += 16)
+        vf_store(row->p + s, vf_set1(-INFINITY));
+    float lanes[16];
     vf_store(lanes, most);
-    for (int l = 0; l < 16; l++)
-        largest = lanes[l] > largest ? lanes[l] : largest;
-    return nan ? NAN : largest;
+    for (int n = 8; n; n /= 2)
+        for (int l = 0; l < n; l++)
+            lanes[l] = lanes[l] > lanes[l + n] ? lanes[l] : lanes[l + n];
+    return vm_any(nan) ? NAN : lanes[0];
 }
 
 /* n vectors p to exp(p - largest). Returns their sum, added to `sum` one by one. */
@@ -203,7 +265,7 @@ OP vf exps_above(int n, float largest, float *p, vf sum)
 {
     vf e[TOGETHER];
     UNROLL for (int i = 0; i < n; i++) e[i] = vf_sub(vf_load(p + 16 * i), vf_set1(largest));
-    exps(n, e);
+    exps(BELOW_ZERO, n, e);
     UNROLL for (int i = 0; i < n; i++)
     {
         sum = vf_add(sum, e[i]);
@@ -215,14 +277,12 @@ OP vf exps_above(int n, float largest, float *p, vf sum)
 OP void soft_max(int exact, float largest, const attend_row *row)
 {
     const float *sink = row->sink;
+    const ptrdiff_t first = row->from / 16 * 16;
     if (sink && !(*sink <= largest || largest != largest))
         largest = *sink; /* a NaN too */
     vf sum = vf_set1(0);
-    ptrdiff_t s = row->from / 16 * 16;
-    for (; s + 16 * (TOGETHER - 1) < row->end; s += 16 * TOGETHER)
+    for (ptrdiff_t s = first; s < row->end; s += 16 * TOGETHER)
         sum = exps_above(TOGETHER, largest, row->p + s, sum);
-    for (; s < row->end; s += 16)
-        sum = exps_above(1, largest, row->p + s, sum);
     float total = lane_fold(sum);
     if (sink) {
         float of_sink[16];
@@ -230,7 +290,7 @@ OP void soft_max(int exact, float largest, const attend_row *row)
         total += of_sink[0];
     }
     float inverse = 1.0f / total;
-    for (s = row->from / 16 * 16; s < row->end; s += 16) {
+    for (ptrdiff_t s = first; s < row->end; s += 16) {
         vf p = vf_mul(vf_load(row->p + s), vf_set1(inverse));
         vf_store(row->p + s, exact ? vf_as_half(p) : p);
     }
@@ -292,24 +352,44 @@ OP void weigh_heads(int kind, int exact, int n, ptrdiff_t Vd, const attend_row *
         weigh_head(kind, exact, 1, Vd, row, keys, from, end);
 }
 
-/* n queries, up to QUERIES, of heads that share keys and values. */
+#define VALUES 4096 /* of one head, of as many keys as a core's nearest cache holds beside the queries' results */
+
+/* n queries of heads that share keys and values. */
 OP void attend_rows(const attend_args *a, int kind, int exact, const attend_keys *keys, const attend_row *row, int n)
 {
-    ptrdiff_t all_from = 0, all_end = a->S;
-    products(a, kind, exact, keys, row, n);
+    attend_span spans[MOST_ROWS / QUERIES + 1];
+    ptrdiff_t from = a->S, end = 0;
+    const ptrdiff_t together = a->Vd < VALUES / 16 ? VALUES / a->Vd : 16;
+    if (keys->turned)
+        products_turned(a, exact, keys, row, n);
+    else
+        products(a, kind, exact, keys, row, n);
     for (int t = 0; t < n; t++) {
-        all_from = row[t].from > all_from ? row[t].from : all_from;
-        all_end = row[t].end < all_end ? row[t].end : all_end;
         soft_max(exact, scores(a, row + t), row + t);
         memset(row[t].out, 0, (size_t)a->Vd * 4);
     }
-    if (all_from >= all_end) /* nothing that all see */
-        all_from = all_end = a->S;
+    for (int t = 0; t < n; t += QUERIES) {
+        const int some = n - t < QUERIES ? n - t : QUERIES;
+        attend_span *span = spans + t / QUERIES;
+        *span = span_of(a, row + t, some);
+        if (span->all_from < span->all_end) {
+            from = span->all_from < from ? span->all_from : from;
+            end = span->all_end > end ? span->all_end : end;
+        }
+        for (int i = t; i < t + some; i++)
+            weigh_head(kind, exact, 1, a->Vd, row + i, keys, row[i].from,
+                       span->all_from < row[i].end ? span->all_from : row[i].end);
+    }
+    for (ptrdiff_t s = from; s < end; s += together)
+        for (int t = 0; t < n; t += QUERIES) {
+            const attend_span *span = spans + t / QUERIES;
+            const ptrdiff_t first = s > span->all_from ? s : span->all_from;
+            const ptrdiff_t last = s + together < span->all_end ? s + together : span->all_end;
+            if (first < last)
+                weigh_heads(kind, exact, n - t < QUERIES ? n - t : QUERIES, a->Vd, row + t, keys, first, last);
+        }
     for (int t = 0; t < n; t++)
-        weigh_head(kind, exact, 1, a->Vd, row + t, keys, row[t].from, all_from < row[t].end ? all_from : row[t].end);
-    weigh_heads(kind, exact, n, a->Vd, row, keys, all_from, all_end);
-    for (int t = 0; t < n; t++)
-        weigh_head(kind, exact, 1, a->Vd, row + t, keys, all_end, row[t].end);
+        weigh_head(kind, exact, 1, a->Vd, row + t, keys, spans[t / QUERIES].all_end, row[t].end);
 }
 
 static void attend_rows_f32(const attend_args *a, const attend_keys *keys, const attend_row *row, int n)
@@ -357,15 +437,16 @@ static void attend_some(const attend_args *a, const float *turned, const float *
 {
     const ptrdiff_t group = a->H / a->K, item = a->half ? 2 : 4;
     attend_keys keys = {(const uint8_t *)a->k + h * a->Hd * item, (const uint8_t *)a->v + h * a->v_head, NULL,
-                        a->K * a->Hd * item, a->v_key, own + QUERIES * (PADDED_KEYS(a) + a->Hd), a->T == 1 && h == 0};
+                        a->K * a->Hd * item, a->v_key, own + rows_in_hand(a) * (SCORES_OF_ROW(a) + a->Hd),
+                        a->T == 1 && h == 0};
     if (turned) {
         keys.turned = turned + h * PADDED_KEYS(a) * a->Hd;
         keys.v = (const uint8_t *)(v32 + h * a->S * a->Vd), keys.v_key = a->Vd * 4;
     }
-    attend_row row[QUERIES];
+    attend_row row[MOST_ROWS];
     for (int i = 0; i < n; i++) {
         const ptrdiff_t t = (first + i) / group, head = h * group + (first + i) % group;
-        row[i].q = own + i * (PADDED_KEYS(a) + a->Hd);
+        row[i].q = own + i * (SCORES_OF_ROW(a) + a->Hd);
         row[i].p = row[i].q + a->Hd;
         row[i].out = a->out + (t * a->H + head) * a->Vd;
         if (a->half)
@@ -387,7 +468,7 @@ static void attend_some(const attend_args *a, const float *turned, const float *
 static void attend(const attend_args *a, int threads)
 {
     const ptrdiff_t queries = a->T * (a->H / a->K);
-    ptrdiff_t together = QUERIES; /* fewer where there would not be enough for all threads */
+    ptrdiff_t together = rows_in_hand(a); /* fewer where there would not be enough for all threads */
     while (together > 1 && (queries + together - 1) / together * a->K < threads)
         together /= 2;
     const ptrdiff_t tiles = (queries + together - 1) / together;
@@ -406,6 +487,6 @@ static void attend(const attend_args *a, int threads)
     for (ptrdiff_t i = tiles * a->K - 1; i >= 0; i--) { /* the longest first */
         const ptrdiff_t first = i / a->K * together, left = queries - first;
         attend_some(a, turns ? turned : NULL, v32, i % a->K, first, (int)(left < together ? left : together),
-                    own + thread_number() * OWN(a));
+                    own + thread_number() * own_floats(a));
     }
 }

@@ -2,17 +2,23 @@
 
    Of up to TOGETHER vectors side by side: one alone waits for each of its some twenty operations in turn. */
 
-OP void exps(int n, vf *x)
+#define ANY 0
+#define BELOW_ZERO 1 /* or zero, or NaN: nothing overflows */
+
+OP void exps(int range, int n, vf *x)
 {
     static const float C[] = {1.9875691500e-4f, 1.3981999507e-3f, 8.3334519073e-3f,
                               4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f};
     const vf most = vf_set1(88.72283905206835f), least = vf_set1(-103.97208f), one = vf_set1(1.0f);
     vf twos[TOGETHER], r[TOGETHER], y[TOGETHER];
+    vm low[TOGETHER];
     UNROLL for (int i = 0; i < n; i++)
     {
-        vf clipped = vf_min(most, vf_max(least, x[i])); /* in this order a NaN stays one */
+        low[i] = vm_less(x[i], least);
+        vf clipped = vf_select(low[i], vf_set1(0), x[i]); /* results below normal numbers cost as much as a hundred others */
+        clipped = range == BELOW_ZERO ? clipped : vf_min(most, clipped); /* in this order a NaN stays one */
         twos[i] = vf_rint(vf_mul(clipped, vf_set1(1.44269504088896341f)));
-        r[i] = vf_sub(clipped, vf_mul(twos[i], vf_set1(0.693359375f)));
+        r[i] = vf_add_exact(clipped, twos[i], vf_set1(-0.693359375f)); /* 8 bits times 9 */
         r[i] = vf_sub(r[i], vf_mul(twos[i], vf_set1(-2.12194440e-4f)));
         y[i] = vf_set1(C[0]);
     }
@@ -21,14 +27,14 @@ OP void exps(int n, vf *x)
     UNROLL for (int i = 0; i < n; i++)
     {
         y[i] = vf_add(vf_add(vf_mul(y[i], vf_mul(r[i], r[i])), r[i]), one);
-        y[i] = vf_select(vm_less(x[i], least), vf_set1(0), vf_ldexp(y[i], twos[i]));
-        x[i] = vf_select(vm_less(most, x[i]), vf_set1(INFINITY), y[i]);
+        y[i] = vf_select(low[i], vf_set1(0), vf_ldexp(y[i], twos[i]));
+        x[i] = range == BELOW_ZERO ? y[i] : vf_select(vm_less(most, x[i]), vf_set1(INFINITY), y[i]);
     }
 }
 
 OP vf vf_exp(vf x)
 {
-    exps(1, &x);
+    exps(ANY, 1, &x);
     return x;
 }
 
@@ -47,7 +53,7 @@ OP void tanhs(int n, vf *x)
         near[i] = vf_set1(C[0]);
         far[i] = vf_add(vf_abs(x[i]), vf_abs(x[i]));
     }
-    exps(n, far);
+    exps(ANY, n, far);
     UNROLL for (int j = 1; j < 5; j++)
         UNROLL for (int i = 0; i < n; i++) near[i] = vf_add(vf_mul(near[i], z[i]), vf_set1(C[j]));
     UNROLL for (int i = 0; i < n; i++)
@@ -65,7 +71,7 @@ OP vf vf_relu(vf x) { return vf_add(vf_select(vm_less(x, vf_set1(0)), vf_set1(0)
 OP void sigmoids(int n, vf *x)
 {
     UNROLL for (int i = 0; i < n; i++) x[i] = vf_negative(x[i]);
-    exps(n, x);
+    exps(ANY, n, x);
     UNROLL for (int i = 0; i < n; i++) x[i] = vf_div(vf_set1(1.0f), vf_add(vf_set1(1.0f), x[i]));
 }
 
@@ -73,7 +79,7 @@ OP void silus(int n, vf *x)
 {
     vf e[TOGETHER];
     UNROLL for (int i = 0; i < n; i++) e[i] = vf_negative(x[i]);
-    exps(n, e);
+    exps(ANY, n, e);
     UNROLL for (int i = 0; i < n; i++) x[i] = vf_div(x[i], vf_add(vf_set1(1.0f), e[i]));
 }
 
@@ -123,7 +129,7 @@ OP void units(int kind, const float *c, int n, vf *gate, const vf *up)
     if (kind == GLU_SWIGLU_OAI) {
         UNROLL for (int i = 0; i < n; i++) g[i] = vf_at_most(gate[i], c[1]);
         UNROLL for (int i = 0; i < n; i++) e[i] = vf_mul(vf_set1(c[0]), vf_negative(g[i]));
-        exps(n, e);
+        exps(ANY, n, e);
         UNROLL for (int i = 0; i < n; i++)
             gate[i] = vf_mul(vf_div(g[i], vf_add(one, e[i])), vf_add(vf_clip(up[i], c[1]), one));
     } else if (kind == GLU_SWIGLU_CLAMP) {

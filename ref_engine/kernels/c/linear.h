@@ -194,6 +194,7 @@ typedef void (*tile_function)(const uint8_t *, const uint8_t *, ptrdiff_t, float
     TILE_OF(kind##_1, body, kind, 1, 0)                                                                                \
     TILE_OF(kind##_2, body, kind, 2, 0)                                                                                \
     TILE_OF(kind##_4, body, kind, 4, 0)                                                                                \
+    TILE_OF(kind##_8, body, kind, 8, 0)                                                                                \
     TILE_OF(kind##_all, body, kind, TILE, 0)
 #define WIDE_TILE(kind, body) TILE_OF(kind##_wide, body, kind, TILE, 1)
 TILES(W_Q4_0, tile32)
@@ -227,8 +228,8 @@ WIDE_TILE(W_LEVELS3, tile_k)
 WIDE_TILE(W_LEVELS4, tile_k)
 
 /* Wide, kinds of the same offset and as many scales are the same: the second names the one that is compiled. */
-#define TILES_OF(kind, wide) {kind##_1, kind##_2, kind##_4, kind##_all, wide##_wide}
-static const tile_function TILE_FUNCTIONS[W_KINDS][5] = {
+#define TILES_OF(kind, wide) {kind##_1, kind##_2, kind##_4, kind##_8, kind##_all, wide##_wide}
+static const tile_function TILE_FUNCTIONS[W_KINDS][6] = {
     TILES_OF(W_Q4_0, W_Q4_0),         TILES_OF(W_Q4_1, W_Q4_1),       TILES_OF(W_Q5_0, W_Q5_0),
     TILES_OF(W_Q5_1, W_Q5_1),         TILES_OF(W_Q8_0, W_Q8_0),       TILES_OF(W_LEVELS32, W_Q8_0),
     TILES_OF(W_MXFP4, W_Q5_0),        TILES_OF(W_NVFP4, W_NVFP4),     TILES_OF(W_Q4_K, W_Q4_K),
@@ -242,9 +243,9 @@ OP void tile(int kind, int n, const uint8_t *w, const uint8_t *wide, const uint8
              ptrdiff_t stride, int rows)
 {
     if (wide && n == TILE)
-        TILE_FUNCTIONS[kind][4](wide, x, blocks, y, stride, rows);
+        TILE_FUNCTIONS[kind][5](wide, x, blocks, y, stride, rows);
     else
-        TILE_FUNCTIONS[kind][n == TILE ? 3 : n / 2](w, x, blocks, y, stride, rows);
+        TILE_FUNCTIONS[kind][n > 8 ? 4 : n == 8 ? 3 : n / 2](w, x, blocks, y, stride, rows);
 }
 
 /* Groups of rows that a thread takes at a time: with many tokens one, so that a thread which other work holds up leaves the

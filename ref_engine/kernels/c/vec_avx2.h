@@ -93,6 +93,7 @@ OP vm vm_below(int n)
     return vf_of_bits(vi_both(_mm256_cmpgt_epi32(_mm256_set1_epi32(n), lane),
                               _mm256_cmpgt_epi32(_mm256_set1_epi32(n - 8), lane)));
 }
+OP vm vm_or(vm x, vm y) { return vf_both(_mm256_or_ps(x.a, y.a), _mm256_or_ps(x.b, y.b)); }
 OP vm vm_and_not(vm x, vm y) { return vf_both(_mm256_andnot_ps(y.a, x.a), _mm256_andnot_ps(y.b, x.b)); }
 OP int vm_any(vm x) { return _mm256_movemask_ps(_mm256_or_ps(x.a, x.b)) != 0; }
 OP vf vf_select(vm m, vf x, vf y) { return vf_both(_mm256_blendv_ps(y.a, x.a, m.a), _mm256_blendv_ps(y.b, x.b, m.b)); }

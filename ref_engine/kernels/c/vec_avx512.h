@@ -6,7 +6,11 @@ typedef __m512 vf;
 typedef __m512i vi, vb;
 typedef __mmask16 vm;
 
+#ifdef REF_ENGINE_VNNI
+#define TILE 12 /* chains of dot instructions: each waits five cycles for the one before, and two start in each */
+#else
 #define TILE 8
+#endif
 #define TOGETHER 4 /* vectors that chains of operations interleave */
 
 OP vf vf_set1(float x) { return _mm512_set1_ps(x); }
@@ -43,6 +47,7 @@ OP vf vf_ldexp(vf a, vf n) { return _mm512_scalef_ps(a, n); }
 OP vm vm_less(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
 OP vm vm_nan(vf a) { return _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q); }
 OP vm vm_below(int n) { return (vm)((1u << n) - 1); }
+OP vm vm_or(vm a, vm b) { return (vm)(a | b); }
 OP vm vm_and_not(vm a, vm b) { return (vm)(a & ~b); }
 OP int vm_any(vm a) { return a != 0; }
 OP vf vf_select(vm m, vf a, vf b) { return _mm512_mask_blend_ps(m, b, a); }

@@ -64,6 +64,7 @@ OP vf vf_ldexp(vf a, vf n)
 OP vm vm_less(vf a, vf b) { LANES_(vm, -(a.v[l] < b.v[l])); }
 OP vm vm_nan(vf a) { LANES_(vm, -(a.v[l] != a.v[l])); }
 OP vm vm_below(int n) { LANES_(vm, -(l < n)); }
+OP vm vm_or(vm a, vm b) { LANES_(vm, a.v[l] | b.v[l]); }
 OP vm vm_and_not(vm a, vm b) { LANES_(vm, a.v[l] & ~b.v[l]); }
 OP int vm_any(vm a) { int any = 0; for (int l = 0; l < 16; l++) any |= a.v[l]; return any; }
 OP vf vf_select(vm m, vf a, vf b) { LANES_(vf, m.v[l] ? a.v[l] : b.v[l]); }

@@ -75,6 +75,7 @@ OP vm vm_below(int n)
     int32x4_t lane = vld1q_s32(LANE);
     FOUR_(vm, vcltq_s32(lane, vdupq_n_s32(n - 4 * r)));
 }
+OP vm vm_or(vm a, vm b) { FOUR_(vm, vorrq_u32(a.v[r], b.v[r])); }
 OP vm vm_and_not(vm a, vm b) { FOUR_(vm, vbicq_u32(a.v[r], b.v[r])); }
 OP int vm_any(vm a) { return vmaxvq_u32(vorrq_u32(vorrq_u32(a.v[0], a.v[1]), vorrq_u32(a.v[2], a.v[3]))) != 0; }
 OP vf vf_select(vm m, vf a, vf b) { FOUR_(vf, vbslq_f32(m.v[r], a.v[r], b.v[r])); }
