@@ -110,7 +110,10 @@ def drawn(make_weight: Callable[..., Weight]) -> Callable[[str], Drawn]:
 
 
 def test_loops_of_the_ceilings(emulator: Emulator) -> None:
-    """dots_alone: eight sums that begin at 0 .. 7, each of n quads of 3 times four of -+1 .. 8 in each of 16 lanes, four at a time."""
+    """dots_alone: eight sums that begin at 0 .. 7, each of n quads of 3 times four of -+1 .. 8 in each of 16 lanes.
+
+    They are added in fours, which are the same each time.
+    """
     data = np.random.default_rng(0).integers(0, 256, 4096, np.uint8)
     sums = np.empty(2, np.int32)
     emulator.call("ceilings", [16], (), [data], [sums])
