@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from numpy.typing import NDArray
 
 from ref_engine.reference import elementary, ffn
@@ -18,6 +19,9 @@ from ref_engine.reference import elementary, ffn
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "golden"
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # several processes test at once: none may spin for a core
+# no clock decides on a shared machine, and no draw that the change before had not
+settings.register_profile("untimed", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 CACHE = Path(os.environ.get("REF_ENGINE_CACHE", Path.home() / ".cache" / "ref-engine"))
 
 
