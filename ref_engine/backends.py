@@ -10,6 +10,7 @@ from threadpoolctl import ThreadpoolController
 
 from ref_engine.compat import has_kernels
 from ref_engine.errors import RefEngineError
+from ref_engine.gpu.ops import cupy_ops
 from ref_engine.kernels.dispatch import table
 from ref_engine.kernels.halves import Halves
 from ref_engine.kernels.moe import moe_ffn, route
@@ -96,6 +97,6 @@ def get_ops(backend: str, activations: Activations, n_threads: int | None = None
         return numpy_ops(activations, n_threads)
     if backend == "native":
         return native_ops(activations, n_threads)
-    if backend in BACKENDS:
-        raise RefEngineError(f"backend {backend!r} is not part of this version yet; use numpy")
+    if backend == "cupy":
+        return cupy_ops(activations)
     raise RefEngineError(f"unknown backend {backend!r} (known: {', '.join(BACKENDS)})")

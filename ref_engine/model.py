@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,13 @@ from ref_engine.blocks.ends import enter, leave, output
 from ref_engine.blocks.expert_load import ExpertLoad
 from ref_engine.blocks.layer import block
 from ref_engine.blocks.site import Pass, RopeTables, Share, Site
+from ref_engine.blocks.split import Split, carried_over, ops_of_layers
 from ref_engine.cache import Cache, CacheType
 from ref_engine.errors import ModelError, RefEngineError
 from ref_engine.files.gguf import GGUFFile, open_gguf
 from ref_engine.generate import Event, generate
 from ref_engine.ops import Ops
+from ref_engine.place import HOST, moved, to_host
 from ref_engine.reference.linear import Activations
 from ref_engine.reference.rope import rope_table
 from ref_engine.reference.sums import F32
@@ -38,12 +41,16 @@ _CACHE_TYPES: dict[str, CacheType] = {"f32": "f32", "q8": "f16"}
 class Model:
     """Made by `ref_engine.load`. Not for use by several threads at once; one thread owns a model."""
 
-    def __init__(self, file: GGUFFile, spec: ModelSpec, weights: Weights, ops: Ops, activations: Activations) -> None:
+    def __init__(
+        self, file: GGUFFile, spec: ModelSpec, weights: Weights, ops: Ops, activations: Activations,
+        split: Split | None = None,
+    ) -> None:  # fmt: skip
         self.file = file
         self.spec = spec
         self.weights = weights
         self.ops = ops
         self.activations = activations
+        self.split = split
         self.taps: list[Tap] = []
         self.expert_load = ExpertLoad()
 
@@ -74,7 +81,8 @@ class Model:
 
     def new_cache(self, n_ctx: int | None = None) -> Cache:
         """An empty cache for n_ctx tokens (the model's `n_ctx` by default): float32 in f32 mode, else float16."""
-        return Cache(self.spec, n_ctx or self.n_ctx, _CACHE_TYPES[self.activations])
+        places = [ops.place for ops in ops_of_layers(self.spec, self.ops, self.split)]
+        return Cache(self.spec, n_ctx or self.n_ctx, _CACHE_TYPES[self.activations], places)
 
     def logits(self, ids: Sequence[int]) -> F32:
         """One prefill from an empty cache: (T,) token ids -> (T, V) float32, row t scoring the token after ids[t]."""
@@ -90,7 +98,7 @@ class Model:
         Raises RefEngineError for an empty list or an id outside the vocabulary, ContextFull when they do not fit;
         both before anything is computed.
         """
-        with self.ops.scope():
+        with self._scope():
             return self.head(self.normalised(self._hidden([(ids, cache)])[0]))
 
     def last_logits(self, ids: Sequence[int], cache: Cache) -> F32:
@@ -103,14 +111,14 @@ class Model:
         Returns the logits (V,) float32 after the last token of each: the same bits as if each had been alone (in q8
         mode). Raises as `forward` does, before anything is computed.
         """
-        with self.ops.scope():
+        with self._scope():
             last = np.concatenate([x[-1:] for x in self._hidden(batch)])
             return list(self.head(self.normalised(last)))
 
     def embeddings(self, ids: Sequence[int]) -> F32:
         """Hidden states after the output norm, from an empty cache: (T,) token ids -> (T, D) float32."""
-        with self.ops.scope():
-            return self.normalised(self._hidden([(ids, self._cache_for(len(ids)))])[0])
+        with self._scope():
+            return to_host(self.normalised(self._hidden([(ids, self._cache_for(len(ids)))])[0]))
 
     def generate(
         self,
@@ -161,34 +169,40 @@ class Model:
 
     def _layers(self, ids: Sequence[NDArray[np.int64]], caches: Sequence[Cache]) -> list[F32]:
         """One pass: some tokens of each sequence, all through the layers together."""
-        p = self._pass(ids, caches)
-        x = enter(p.ids, self.spec, self.weights, p)
-        for i, layer in enumerate(self.spec.layers):
+        by_layer = ops_of_layers(self.spec, self.ops, self.split)
+        p = self._pass(by_layer[0], ids, caches)
+        x = enter(p.ids, self.spec, self.weights.at(p.ops.place), p)
+        for i, (layer, ops) in enumerate(zip(self.spec.layers, by_layer, strict=True)):
+            if ops is not p.ops:
+                x, p = carried_over(x, p, ops)
             blk = i if layer.blk is None else layer.blk
-            x = block(x, layer, Site(self.weights, blk, i, p, x, layer.names))
+            x = block(x, layer, Site(self.weights.at(ops.place), blk, i, p, x, layer.names))
         for part, cache in zip(ids, caches, strict=True):
             cache.advance(part.tolist())
         return [x[share.rows] for share in p.shares]
 
-    def _pass(self, ids: Sequence[NDArray[np.int64]], caches: Sequence[Cache]) -> Pass:
+    def _pass(self, ops: Ops, ids: Sequence[NDArray[np.int64]], caches: Sequence[Cache]) -> Pass:
         ends = np.cumsum([part.size for part in ids]).tolist()
         shares = tuple(
             Share(cache, slice(end - part.size, end), cache.n_done + np.arange(part.size))
             for part, cache, end in zip(ids, caches, ends, strict=True)
         )
-        ropes, tracing, load = self._ropes(shares), any(tap.fine for tap in self.taps), self.expert_load
-        p = Pass(self.ops, shares, np.concatenate(ids), ropes, self._tap, tracing, bool(self.taps), expert_load=load)
+        ropes = self._ropes(shares) if ops.place is HOST else moved(self._ropes(shares), ops.place)
+        tracing, load = any(tap.fine for tap in self.taps), self.expert_load
+        p = Pass(ops, shares, np.concatenate(ids), ropes, self._tap, tracing, bool(self.taps), expert_load=load)
         for tap in self.taps:
             tap.begin(p.positions)
         return p
 
     def normalised(self, x: F32) -> F32:
         """What leaves the last layer, normalised: (T, D), or (T, N, D) of several streams, -> (T, D)."""
-        return self._tap("result_norm", None, leave(x, self.spec, self.weights, self.ops, self._tap))
+        x, weights = moved(x, self.ops.place), self.weights.at(self.ops.place)
+        return self._tap("result_norm", None, leave(x, self.spec, weights, self.ops, self._tap))
 
     def head(self, x: F32) -> F32:
-        """Normalised states to logits: (T, D) -> (T, V)."""
-        return self._tap("result_output", None, output(x, self.spec, self.weights, self.ops))
+        """Normalised states to logits: (T, D) -> (T, V), on the host."""
+        x, weights = moved(x, self.ops.place), self.weights.at(self.ops.place)
+        return to_host(self._tap("result_output", None, output(x, self.spec, weights, self.ops)))
 
     def _ropes(self, shares: Sequence[Share]) -> RopeTables:
         """One table for each way of turning that the layers ask for, over the positions of all sequences."""
@@ -204,9 +218,20 @@ class Model:
         return tables
 
     def _tap(self, name: str, layer: int | None, value: F32) -> F32:
+        """Who looks is shown, and may give back, arrays of the host."""
+        if not self.taps:
+            return value
+        before = shown = to_host(value)
         for tap in self.taps:
-            value = tap.see(name if layer is None else f"{name}-{layer}", value)
-        return value
+            shown = tap.see(name if layer is None else f"{name}-{layer}", shown)
+        return value if shown is before else np.asarray(shown, like=value)
+
+    def _scope(self) -> ExitStack:
+        """Entered around each pass, for all that compute in it."""
+        stack = ExitStack()
+        for ops in (self.ops,) if self.split is None else (self.split.host, self.ops):
+            stack.enter_context(ops.scope())
+        return stack
 
     def checked_ids(self, ids: Sequence[int]) -> NDArray[np.int64]:
         """Token ids as an array (T,). Raises RefEngineError for an empty list or an id outside the vocabulary."""
