@@ -32,9 +32,7 @@ class Cache:
     places: where each layer has its arrays, and so its memory; None: the host.
     """
 
-    def __init__(
-        self, spec: ModelSpec, n_ctx: int, type: CacheType, places: Sequence[Place] | None = None
-    ) -> None:
+    def __init__(self, spec: ModelSpec, n_ctx: int, type: CacheType, places: Sequence[Place] | None = None) -> None:
         if n_ctx < 1:
             raise ValueError(f"a cache holds at least one token, not {n_ctx}")
         self.n_ctx = n_ctx
@@ -47,7 +45,7 @@ class Cache:
         self._places = places or [HOST] * len(spec.layers)
         self._rows: dict[Slot, NDArray[Any]] = {}
         for (layer, name), width in self._widths.items():
-            self._rows[layer, name] = self._places[layer].zeros((0, *width), self._dtype)
+            self._rows[layer, name] = self._places[layer].put(np.empty((0, *width), self._dtype))
         self._states: Mapping[Slot, F32] = {}  # a missing one is all zero
         self._new: dict[Slot, F32] = {}  # states after the pass that is running
         self._snapshots: list[tuple[int, Mapping[Slot, F32]]] = []
@@ -81,7 +79,8 @@ class Cache:
         rows = self._rows[slot]
         if end > rows.shape[0]:
             size = min(self.n_ctx, max(end, 2 * rows.shape[0], _FIRST_ROWS))
-            grown = np.empty((size, *self._widths[slot]), self._dtype, like=rows)
+            with self._places[layer].holding(f"the cache's {size} tokens of {name} in layer {layer}"):
+                grown = np.empty((size, *self._widths[slot]), self._dtype, like=rows)
             grown[: self.n_done] = rows[: self.n_done]
             self._rows[slot] = rows = grown
         return rows[:end]
@@ -91,7 +90,7 @@ class Cache:
         slot = (layer, name)
         if slot in self._states:
             return self._states[slot]
-        return self._places[layer].zeros(self._shapes[slot], np.float32)
+        return self._places[layer].put(np.zeros(self._shapes[slot], np.float32))
 
     def set_state(self, layer: int, name: str, value: F32) -> None:
         """The state after this pass's tokens, a fresh array. `advance` makes it the one that counts."""

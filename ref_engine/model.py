@@ -18,13 +18,13 @@ from ref_engine.blocks.ends import enter, leave, output
 from ref_engine.blocks.expert_load import ExpertLoad
 from ref_engine.blocks.layer import block
 from ref_engine.blocks.site import Pass, RopeTables, Share, Site
-from ref_engine.blocks.split import Split, carried_over, ops_of_layers
+from ref_engine.blocks.split import Split, carried_over, n_layers, ops_of_layers
 from ref_engine.cache import Cache, CacheType
 from ref_engine.errors import ModelError, RefEngineError
 from ref_engine.files.gguf import GGUFFile, open_gguf
 from ref_engine.generate import Event, generate
 from ref_engine.ops import Ops
-from ref_engine.place import HOST, moved, to_host
+from ref_engine.place import HOST, Placement, Where, moved, to_host
 from ref_engine.reference.linear import Activations
 from ref_engine.reference.rope import rope_table
 from ref_engine.reference.sums import F32
@@ -253,16 +253,20 @@ def load(
     n_ctx: int | None = None,
     unpack_budget: int | None = None,
     expert_cache: int | None = None,
+    gpu_layers: int | None = None,
+    experts_on: Where | None = None,
 ) -> Model:
     """Open a .gguf file (the first part of a split one) as a model.
 
-    backend: "numpy" is the readable definition, "native" the compiled kernels; by default native where they were built,
-    else numpy. activations: "f32", the exact product, or
+    backend: "numpy" is the readable definition, "native" the compiled kernels, "cupy" an NVIDIA GPU; by default native
+    where the kernels were built, else numpy. activations: "f32", the exact product, or
     "q8", what fast kernels compute. n_threads: cores to use. n_ctx: context length, by default what the model was
     trained for (a longrope model: what it was trained for first, unless a prompt is longer).
     unpack_budget: bytes of unpacked weights to keep between passes, by default a quarter of the machine's memory.
     expert_cache: bytes for experts that a backend has unpacked or repacked, the least recently used going first; by
     default they all stay. With it a mixture larger than memory runs from the mapped file, with the same results.
+    gpu_layers, experts_on: for cupy, what the GPU has of a model: the output and the last gpu_layers - 1 layers (all by
+    default; see Placement.of), with their experts ("gpu") or without ("cpu"). The CPU's backend has the rest.
     Raises GGUFError for a file that is not GGUF, ModelError for one that is not a model this version can run.
     """
     if n_ctx is not None and n_ctx < 1:
@@ -271,17 +275,37 @@ def load(
         raise RefEngineError(f"n_threads is {n_threads}, expected at least 1")
     if expert_cache is not None and expert_cache < 0:
         raise RefEngineError(f"expert_cache is {expert_cache}, expected bytes")
-    ops = get_ops(backend or default_backend(), activations, n_threads)
+    backend = backend or default_backend()
+    check_split(backend, gpu_layers, experts_on)
+    own = backend if gpu_layers != 0 else default_backend()
+    ops = get_ops(own, activations, n_threads, experts_on or "gpu")
     file = open_gguf(Path(path))
     try:
         shapes = {name: info.shape for name, info in file.tensors.items()}
         spec = read_spec(file.metadata, shapes, n_ctx)
         weights = Weights.of_file(file, _quarter_of_memory() if unpack_budget is None else unpack_budget, expert_cache)
         check_tensors(spec, weights)
+        placement = Placement.of(n_layers(spec), gpu_layers, experts_on or "gpu")
+        if ops.place is not HOST:
+            ops.place.has_room(sum(w.nbytes for name, w in weights.items() if placement.on_device(name)))
     except BaseException:
         file.close()
         raise
-    return Model(file, spec, weights, ops, activations)
+    split = None
+    if ops.place is not HOST and placement.first:
+        split = Split(placement.first, get_ops(default_backend(), activations, n_threads))
+    return Model(file, spec, weights, ops, activations, split)
+
+
+def check_split(backend: str, gpu_layers: int | None, experts_on: str | None) -> None:
+    """Raises RefEngineError for what cannot be asked of this backend."""
+    if backend != "cupy" and (gpu_layers is not None or experts_on is not None):
+        given = "gpu_layers" if gpu_layers is not None else "experts_on"
+        raise RefEngineError(f"{given} is for the backend cupy, this is {backend}")
+    if gpu_layers is not None and gpu_layers < 0:
+        raise RefEngineError(f"gpu_layers is {gpu_layers}, expected at least 0")
+    if experts_on not in (None, "cpu", "gpu"):
+        raise RefEngineError(f"unknown experts_on {experts_on!r}: cpu or gpu")
 
 
 def check_tensors(spec: ModelSpec, weights: Weights) -> None:

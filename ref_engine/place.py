@@ -5,41 +5,52 @@ given. What is made from nothing says whose it is to be by `like=`. So the same 
 
     np.zeros(shape, np.float32, like=x)    zeros where x is
     np.asarray(mask, like=x)               a mask made on the host, where x is; NumPy's own as they are
+
+(Not so `np.ones` and `np.full`: with `like` they pass a `device` along, which CuPy's do not take.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 ArrayT = TypeVar("ArrayT", bound=NDArray[Any])
+Where = Literal["cpu", "gpu"]
+_EXPERTS = re.compile(r"_(ch)?exps\b")
+_BLOCK = re.compile(r"blk\.([0-9]{1,9})\.")
 
 
-def _itself(x: NDArray[Any]) -> NDArray[Any]:
-    return x
-
-
-@dataclass(frozen=True, eq=False)
 class Place:
-    """put: a NumPy array to an array here. keeps: whether a tensor of this name is used here, and not on the host.
+    """The host. Others put arrays elsewhere.
 
-    budget: bytes of unpacked weights that may be kept here; None: as many as on the host.
+    budget: bytes of unpacked weights that may be kept here beside what the host keeps.
     """
 
-    name: str
-    put: Callable[[NDArray[Any]], NDArray[Any]] = _itself
-    keeps: Callable[[str], bool] = lambda name: True
-    budget: int | None = None
+    name = "host"
+    budget = 0
 
-    def zeros(self, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
-        return self.put(np.zeros(shape, dtype))
+    def put(self, x: NDArray[Any]) -> NDArray[Any]:
+        """A NumPy array, here."""
+        return x
+
+    def keeps(self, name: str) -> bool:
+        """Whether the tensor of this name is used here, and not on the host."""
+        return True
+
+    def holding(self, what: str) -> AbstractContextManager[object]:
+        """Entered while room is taken for `what`, which an error for lack of room then names."""
+        return nullcontext()
+
+    def has_room(self, nbytes: int) -> None:
+        """Raises RefEngineError if so many bytes of weights cannot fit."""
 
 
-HOST = Place("host")
+HOST = Place()
 
 
 def to_host(x: ArrayT) -> ArrayT:
@@ -55,4 +66,36 @@ def moved(value: Any, place: Place) -> Any:
         return {key: moved(part, place) for key, part in value.items()}
     if isinstance(value, np.ndarray):
         return value if place is HOST else place.put(value)
-    return value.get() if place is HOST and hasattr(value, "get") else value
+    return value.get() if place is HOST and hasattr(value, "__cuda_array_interface__") else value
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Which part of a model a device has: the layers whose tensors are `blk.N.` with N >= first, and the output.
+
+    experts: the experts' matrices of those layers, too.
+    """
+
+    first: int
+    experts: bool = True
+
+    @classmethod
+    def of(cls, n_layer: int, gpu_layers: int | None, experts_on: Where) -> Placement:
+        """As llama.cpp counts: the output is one more layer and the first to go, then the layers from the last one on.
+
+        None: all. With 1 the device has the output alone, with n_layer + 1 the whole model.
+        """
+        first = 0 if gpu_layers is None else max(0, n_layer + 1 - gpu_layers)
+        return cls(first, experts_on == "gpu")
+
+    def on_device(self, name: str) -> bool:
+        """Whether the device has a tensor. Embeddings are looked up on the host, row by row."""
+        number = _BLOCK.match(name)
+        if number is None:
+            return name.startswith("output")
+        return int(number[1]) >= self.first and (self.experts or not is_expert(name))
+
+
+def is_expert(name: str) -> bool:
+    """Whether a tensor belongs to the experts that a router chooses from."""
+    return _EXPERTS.search(name) is not None

@@ -92,7 +92,9 @@ class Weight:
         """The whole weight as float32, shaped `shape`, where it is used."""
 
         def make() -> tuple[F32, int]:
-            values = self.place.put(dequantize(self._rows_of_bytes(), self.type).reshape(self.shape))
+            unpacked = dequantize(self._rows_of_bytes(), self.type).reshape(self.shape)
+            with self.place.holding(f"tensor {self.name}"):
+                values = self.place.put(unpacked)
             return values, int(values.nbytes)
 
         if self.type is GGMLType.F32:  # already what is asked for: a view
@@ -189,7 +191,7 @@ class Weights(Mapping[str, Weight]):
         if place is HOST:
             return self
         if place not in self._elsewhere:
-            cache = UnpackCache(place.budget or 0)
+            cache = UnpackCache(place.budget)
             self._elsewhere[place] = Weights(
                 {
                     name: replace(weight, kept={}, cache=cache, place=place) if place.keeps(name) else weight

@@ -62,7 +62,8 @@ def choose_means(x: F32, spec: MeanIndexSpec, rope: RopeSpec | None, at: Site) -
             return None
         means = at.tap("indexer_k", block_keys(keys, spec, rope, at))
         scores = at.tap(
-            "indexer_score", index_scores(q[share.rows], means, np.asarray(np.ones(q[share.rows].shape[:2], np.float32), like=q))
+            "indexer_score",
+            index_scores(q[share.rows], means, np.asarray(np.ones(q[share.rows].shape[:2], np.float32), like=q)),
         )
         return highest(token_scores(scores, share.positions, spec.block, keys.shape[0]), n)[None]
 

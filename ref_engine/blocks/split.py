@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from ref_engine.blocks.site import Pass
 from ref_engine.ops import Ops
-from ref_engine.place import Place, moved
+from ref_engine.place import moved
 from ref_engine.reference.sums import F32
 from ref_engine.spec import ModelSpec
 
@@ -22,6 +22,11 @@ class Split:
     host: Ops
 
 
+def n_layers(spec: ModelSpec) -> int:
+    """How many layers the file has tensors for."""
+    return 1 + max((i if layer.blk is None else layer.blk for i, layer in enumerate(spec.layers)), default=-1)
+
+
 def ops_of_layers(spec: ModelSpec, ops: Ops, split: Split | None) -> list[Ops]:
     """Who computes each layer."""
     if split is None:
@@ -32,7 +37,7 @@ def ops_of_layers(spec: ModelSpec, ops: Ops, split: Split | None) -> list[Ops]:
 
 def carried_over(x: F32, p: Pass, ops: Ops) -> tuple[F32, Pass]:
     """The stream (T, D), what layers left for later ones, and the tables, where `ops` has its arrays."""
-    place: Place = ops.place
+    place = ops.place
     p.kept.update({key: moved(value, place) for key, value in p.kept.items()})
     ropes = {rope: moved(tables, place) for rope, tables in p.ropes.items()}
     there: F32 = moved(x, place)

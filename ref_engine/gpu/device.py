@@ -1,7 +1,8 @@
-"""The GPU: whether there is one, what it holds, and what happens when it is full."""
+"""The GPU: whether there is one, how arrays get there, and what happens when it is full."""
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,12 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ref_engine import compat
-from ref_engine.errors import RefEngineError
+from ref_engine.errors import DeviceMemoryError, RefEngineError
 from ref_engine.place import Place
 
-
-class DeviceMemoryError(RefEngineError):
-    """The GPU's memory is full. What the pass had taken is free again, and the process goes on."""
+_ADVICE = "fewer --gpu-layers, --experts-on cpu or a smaller --n-ctx take less"
 
 
 def device() -> Any:
@@ -27,23 +26,41 @@ def device() -> Any:
     return cupy
 
 
-def place(cupy: Any, keeps: Callable[[str], bool]) -> Place:
-    """The device as a place for arrays. keeps: whether a tensor of this name is used there."""
+class Device(Place):
+    """The memory of the current device. keeps: whether a tensor of this name is used there."""
 
-    def put(x: NDArray[Any]) -> NDArray[Any]:
-        there: NDArray[Any] = cupy.asarray(np.ascontiguousarray(x))
+    name = "cuda"
+
+    def __init__(self, cupy: Any, keeps: Callable[[str], bool]) -> None:
+        self.cupy = cupy
+        self._keeps = keeps
+        self.budget = self.free() // 4
+
+    def put(self, x: NDArray[Any]) -> NDArray[Any]:
+        there: NDArray[Any] = self.cupy.asarray(np.ascontiguousarray(x))
         return there
 
-    free, _ = cupy.cuda.runtime.memGetInfo()
-    return Place("cuda", put, keeps, budget=int(free) // 4)
+    def keeps(self, name: str) -> bool:
+        return self._keeps(name)
 
+    def free(self) -> int:
+        """Bytes that can still be taken: of the device, and of CuPy's pool."""
+        pool = self.cupy.get_default_memory_pool()
+        free, _ = self.cupy.cuda.runtime.memGetInfo()
+        return int(free + pool.total_bytes() - pool.used_bytes())
 
-@contextmanager
-def full_memory_reported(cupy: Any) -> Iterator[None]:
-    """Turns CuPy's OutOfMemoryError into one of ours, after what nobody uses any more was given back."""
-    try:
-        yield
-    except cupy.cuda.memory.OutOfMemoryError as error:
-        message = str(error).rstrip(".")
-        error.__traceback__ = None  # it holds the frames, and so the arrays, of what failed
-        raise DeviceMemoryError(message) from None
+    @contextmanager
+    def holding(self, what: str) -> Iterator[None]:
+        """Turns CuPy's error for lack of memory into one that names `what`; what had been taken is given back."""
+        try:
+            yield
+        except self.cupy.cuda.memory.OutOfMemoryError as error:
+            message = str(error).rstrip(".")
+            traceback.clear_frames(error.__traceback__)  # they hold the arrays of what failed
+            self.cupy.get_default_memory_pool().free_all_blocks()
+            raise DeviceMemoryError(f"{what} does not fit the GPU: {message[:1].lower()}{message[1:]}") from None
+
+    def has_room(self, nbytes: int) -> None:
+        free = self.free()
+        if nbytes > free:
+            raise DeviceMemoryError(f"the weights take {nbytes:,} bytes of the GPU, and {free:,} are free: {_ADVICE}")

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ref_engine.gpu.device import device, full_memory_reported, place
+from ref_engine.gpu.device import Device, device
 from ref_engine.ops import Ops
-from ref_engine.place import Place
+from ref_engine.place import Place, is_expert, to_host
 from ref_engine.reference import attention, embed, ffn, linear, moe, norm, rope
 from ref_engine.reference.linear import Activations
+from ref_engine.reference.moe import Experts, Ids, Tap
 from ref_engine.reference.sums import F32
 from ref_engine.weights import Weight
 
 
-def cupy_ops(activations: Activations) -> Ops:
-    """The reference functions over arrays of the device. Raises RefEngineError where there is none."""
+def cupy_ops(activations: Activations, experts: Ops | None = None) -> Ops:
+    """The reference functions over arrays of the device, and its kernels where there are any.
+
+    experts: operations of the host, for the experts of mixtures, whose weights then stay there; None: the device has
+    them too. Raises RefEngineError where there is no device.
+    """
     cupy = device()
-    here = place(cupy, lambda name: True)
-    return Ops(
+    here = Device(cupy, (lambda name: True) if experts is None else (lambda name: not is_expert(name)))
+    ops = Ops(
         name="cupy",
-        scope=partial(full_memory_reported, cupy),
+        scope=lambda: here.holding("a temporary array of the pass"),
         embed=partial(embed_there, here),
         linear=linear.linear_f32,
         linears=linear.linears_f32,
@@ -38,10 +46,30 @@ def cupy_ops(activations: Activations) -> Ops:
         moe_ffn=moe.moe_ffn_f32,
         place=here,
     )
+    if experts is None:
+        return ops
+    return replace(ops, scope=partial(both_scopes, experts, here), moe_ffn=HostExperts(experts, here))
 
 
 def embed_there(here: Place, ids: NDArray[np.int64], weight: Weight) -> F32:
     """As reference embed: rows are looked up on the host, and only they are copied: ids (T,) -> (T, D)."""
-    rows: Any = here.put(embed.embed(ids, weight))
-    there: F32 = rows
-    return there
+    return here.put(embed.embed(ids, weight))
+
+
+@contextmanager
+def both_scopes(host: Ops, here: Place) -> Iterator[None]:
+    with host.scope(), here.holding("a temporary array of the pass"):
+        yield
+
+
+@dataclass(frozen=True)
+class HostExperts:
+    """A mixture's experts on the host's kernels: x, ids and weights go there, their sum comes back."""
+
+    host: Ops
+    here: Place
+
+    def __call__(self, x: F32, ids: Ids, weights: F32, experts: Experts, *, tap: Tap | None = None) -> F32:
+        """x (T, D), ids (T, k), weights (T, k) -> (T, D), on the device."""
+        y: Any = self.host.moe_ffn(to_host(x), to_host(ids), to_host(weights), experts, tap=tap)
+        return self.here.put(y)

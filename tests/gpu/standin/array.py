@@ -109,6 +109,10 @@ class Array:
     T = property(lambda self: Array(self._host.T))
 
     @property
+    def __cuda_array_interface__(self) -> Any:
+        return {"version": 3, "shape": self.shape, "typestr": self.dtype.str, "data": (self.data.ptr, False)}
+
+    @property
     def data(self) -> Any:
         return SimpleNamespace(ptr=self._host.ctypes.data)
 

@@ -56,7 +56,7 @@ def main() -> None:
     lines = []
     for kind, names in api.items():
         rows = ",\n".join(f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in sorted(names.items()))
-        lines.append(f' {json.dumps(kind)}: {{\n{rows}\n }}')
+        lines.append(f" {json.dumps(kind)}: {{\n{rows}\n }}")
     text = f'{{\n "version": {json.dumps(cupy.__version__)},\n' + ",\n".join(lines) + "\n}\n"
     Path(__file__).with_name("api.json").write_text(text)
 

@@ -9,6 +9,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
+
 from standin.array import API, Array, by_ufunc, host, lifted, signature
 
 # Functions that take NumPy arrays too, by which of their parameters
@@ -166,7 +167,8 @@ class Cupy(ModuleType):
             runtimeGetVersion=lambda: 13000,
             memGetInfo=lambda: (self.pool.memory - self.pool.held, self.pool.memory),
             getDeviceProperties=lambda device: {
-                "name": b"stand-in", "major": 9, "minor": 0, "multiProcessorCount": 132, "totalGlobalMem": self.pool.memory,
+                "name": b"stand-in", "major": 9, "minor": 0, "multiProcessorCount": 132,
+                "totalGlobalMem": self.pool.memory,
             },
             deviceSynchronize=lambda: None,
             getDevice=lambda: 0,
