@@ -79,7 +79,7 @@ class Cache:
         rows = self._rows[slot]
         if end > rows.shape[0]:
             size = min(self.n_ctx, max(end, 2 * rows.shape[0], _FIRST_ROWS))
-            with self._places[layer].holding(f"the cache's {size} tokens of {name} in layer {layer}"):
+            with self._places[layer].holding(f"the cache's {size} tokens of {name} in layer {layer} do"):
                 grown = np.empty((size, *self._widths[slot]), self._dtype, like=rows)
             grown[: self.n_done] = rows[: self.n_done]
             self._rows[slot] = rows = grown

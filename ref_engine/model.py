@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from ref_engine.errors import ModelError, RefEngineError
 from ref_engine.files.gguf import GGUFFile, open_gguf
 from ref_engine.generate import Event, generate
 from ref_engine.ops import Ops
-from ref_engine.place import HOST, Placement, Where, moved, to_host
+from ref_engine.place import HOST, Placement, Where, check_split, moved, to_host
 from ref_engine.reference.linear import Activations
 from ref_engine.reference.rope import rope_table
 from ref_engine.reference.sums import F32
@@ -226,6 +226,17 @@ class Model:
             shown = tap.see(name if layer is None else f"{name}-{layer}", shown)
         return value if shown is before else np.asarray(shown, like=value)
 
+    @contextmanager
+    def computing(self, change: Callable[[Ops], Ops]) -> Iterator[None]:
+        """While open, other operations are in the place of the model's: what `change` makes of them."""
+        own, split = self.ops, self.split
+        self.ops = change(own)
+        self.split = None if split is None else Split(split.first, change(split.host))
+        try:
+            yield
+        finally:
+            self.ops, self.split = own, split
+
     def _scope(self) -> ExitStack:
         """Entered around each pass, for all that compute in it."""
         stack = ExitStack()
@@ -287,7 +298,7 @@ def load(
         check_tensors(spec, weights)
         placement = Placement.of(n_layers(spec), gpu_layers, experts_on or "gpu")
         if ops.place is not HOST:
-            ops.place.has_room(sum(w.nbytes for name, w in weights.items() if placement.on_device(name)))
+            ops.place.has_room(sum(w.nbytes for name, w in weights.items() if there(name, spec, placement)))
     except BaseException:
         file.close()
         raise
@@ -297,15 +308,9 @@ def load(
     return Model(file, spec, weights, ops, activations, split)
 
 
-def check_split(backend: str, gpu_layers: int | None, experts_on: str | None) -> None:
-    """Raises RefEngineError for what cannot be asked of this backend."""
-    if backend != "cupy" and (gpu_layers is not None or experts_on is not None):
-        given = "gpu_layers" if gpu_layers is not None else "experts_on"
-        raise RefEngineError(f"{given} is for the backend cupy, this is {backend}")
-    if gpu_layers is not None and gpu_layers < 0:
-        raise RefEngineError(f"gpu_layers is {gpu_layers}, expected at least 0")
-    if experts_on not in (None, "cpu", "gpu"):
-        raise RefEngineError(f"unknown experts_on {experts_on!r}: cpu or gpu")
+def there(name: str, spec: ModelSpec, placement: Placement) -> bool:
+    """Whether the device has a tensor; a tied embedding it has for the logits."""
+    return placement.on_device(name) or name == spec.output
 
 
 def check_tensors(spec: ModelSpec, weights: Weights) -> None:

@@ -19,6 +19,8 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ref_engine.errors import RefEngineError
+
 ArrayT = TypeVar("ArrayT", bound=NDArray[Any])
 Where = Literal["cpu", "gpu"]
 _EXPERTS = re.compile(r"_(ch)?exps\b")
@@ -43,8 +45,11 @@ class Place:
         return True
 
     def holding(self, what: str) -> AbstractContextManager[object]:
-        """Entered while room is taken for `what`, which an error for lack of room then names."""
+        """Entered while room is taken. An error for lack of it begins with `what`, such as "tensor x does"."""
         return nullcontext()
+
+    def finish(self) -> None:
+        """Waits until what was asked for is computed, for whoever measures time."""
 
     def has_room(self, nbytes: int) -> None:
         """Raises RefEngineError if so many bytes of weights cannot fit."""
@@ -99,3 +104,14 @@ class Placement:
 def is_expert(name: str) -> bool:
     """Whether a tensor belongs to the experts that a router chooses from."""
     return _EXPERTS.search(name) is not None
+
+
+def check_split(backend: str, gpu_layers: int | None, experts_on: str | None) -> None:
+    """Raises RefEngineError for what cannot be asked of this backend."""
+    if backend != "cupy" and (gpu_layers is not None or experts_on is not None):
+        given = "gpu_layers" if gpu_layers is not None else "experts_on"
+        raise RefEngineError(f"{given} is for the backend cupy, this is {backend}")
+    if gpu_layers is not None and gpu_layers < 0:
+        raise RefEngineError(f"gpu_layers is {gpu_layers}, expected at least 0")
+    if experts_on not in (None, "cpu", "gpu"):
+        raise RefEngineError(f"unknown experts_on {experts_on!r}: cpu or gpu")

@@ -93,7 +93,7 @@ class Weight:
 
         def make() -> tuple[F32, int]:
             unpacked = dequantize(self._rows_of_bytes(), self.type).reshape(self.shape)
-            with self.place.holding(f"tensor {self.name}"):
+            with self.place.holding(f"tensor {self.name} does"):
                 values = self.place.put(unpacked)
             return values, int(values.nbytes)
 

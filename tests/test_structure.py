@@ -39,6 +39,7 @@ STAGES = [
         "mixture",
         "perplexity",
         "plan",
+        "plan_split",
         "quantize_file",
         "quantize_plan",
         "quantize_report",

@@ -58,7 +58,14 @@ class Device(Place):
             message = str(error).rstrip(".")
             traceback.clear_frames(error.__traceback__)  # they hold the arrays of what failed
             self.cupy.get_default_memory_pool().free_all_blocks()
-            raise DeviceMemoryError(f"{what} does not fit the GPU: {message[:1].lower()}{message[1:]}") from None
+            raise DeviceMemoryError(f"{what} not fit the GPU: {message[:1].lower()}{message[1:]}") from None
+        except DeviceMemoryError as error:  # of something inside that has a name of its own
+            traceback.clear_frames(error.__traceback__)
+            self.cupy.get_default_memory_pool().free_all_blocks()
+            raise
+
+    def finish(self) -> None:
+        self.cupy.cuda.runtime.deviceSynchronize()
 
     def has_room(self, nbytes: int) -> None:
         free = self.free()

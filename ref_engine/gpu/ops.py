@@ -31,7 +31,7 @@ def cupy_ops(activations: Activations, experts: Ops | None = None) -> Ops:
     here = Device(cupy, (lambda name: True) if experts is None else (lambda name: not is_expert(name)))
     ops = Ops(
         name="cupy",
-        scope=lambda: here.holding("a temporary array of the pass"),
+        scope=lambda: here.holding("a temporary array of the pass does"),
         embed=partial(embed_there, here),
         linear=linear.linear_f32,
         linears=linear.linears_f32,
@@ -58,7 +58,7 @@ def embed_there(here: Place, ids: NDArray[np.int64], weight: Weight) -> F32:
 
 @contextmanager
 def both_scopes(host: Ops, here: Place) -> Iterator[None]:
-    with host.scope(), here.holding("a temporary array of the pass"):
+    with host.scope(), here.holding("a temporary array of the pass does"):
         yield
 
 
