@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -298,7 +299,8 @@ def load(
         check_tensors(spec, weights)
         placement = Placement.of(n_layers(spec), gpu_layers, experts_on or "gpu")
         if ops.place is not HOST:
-            ops.place.has_room(sum(w.nbytes for name, w in weights.items() if there(name, spec, placement)))
+            used = [weight for name, weight in weights.items() if there(name, spec, placement)]
+            ops.place.has_room(sum(w.nbytes for w in used), sum(4 * math.prod(w.shape) for w in used))
     except BaseException:
         file.close()
         raise

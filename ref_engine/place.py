@@ -51,8 +51,8 @@ class Place:
     def finish(self) -> None:
         """Waits until what was asked for is computed, for whoever measures time."""
 
-    def has_room(self, nbytes: int) -> None:
-        """Raises RefEngineError if so many bytes of weights cannot fit."""
+    def has_room(self, packed: int, unpacked: int) -> None:
+        """Whether so many bytes of weights fit, packed; if so unpacked, too, they are kept. Raises RefEngineError."""
 
 
 HOST = Place()

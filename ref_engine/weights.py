@@ -88,13 +88,26 @@ class Weight:
         rows = int(np.prod(self.shape[:-1], dtype=np.int64))
         return self.data.reshape(rows, -1)
 
+    def bytes_here(self) -> NDArray[np.uint8]:
+        """The packed bytes where they are used, (rows, bytes of a row); another place than the host keeps a copy."""
+        if self.place is HOST:
+            return self._rows_of_bytes()
+        if "bytes" in self.kept:
+            kept: NDArray[np.uint8] = self.kept["bytes"]
+            return kept
+        with self.place.holding(f"tensor {self.name} does"):
+            there = self.place.put(self._rows_of_bytes())
+        release(self.data)
+        if not self.bounded and self.type is not GGMLType.F32:  # of that the numbers are kept
+            self.kept["bytes"] = there
+        return there
+
     def f32(self) -> F32:
         """The whole weight as float32, shaped `shape`, where it is used."""
 
         def make() -> tuple[F32, int]:
-            unpacked = dequantize(self._rows_of_bytes(), self.type).reshape(self.shape)
             with self.place.holding(f"tensor {self.name} does"):
-                values = self.place.put(unpacked)
+                values = dequantize(self.bytes_here(), self.type).reshape(self.shape)
             return values, int(values.nbytes)
 
         if self.type is GGMLType.F32:  # already what is asked for: a view

@@ -14,6 +14,7 @@ from ref_engine import compat
 from ref_engine.errors import DeviceMemoryError, RefEngineError
 from ref_engine.place import Place
 
+_PIECE = 64 << 20  # bytes that are copied at once
 _ADVICE = "fewer --gpu-layers, --experts-on cpu or a smaller --n-ctx take less"
 
 
@@ -34,10 +35,17 @@ class Device(Place):
     def __init__(self, cupy: Any, keeps: Callable[[str], bool]) -> None:
         self.cupy = cupy
         self._keeps = keeps
-        self.budget = self.free() // 4
+        self.budget = 0
 
     def put(self, x: NDArray[Any]) -> NDArray[Any]:
-        there: NDArray[Any] = self.cupy.asarray(np.ascontiguousarray(x))
+        x = np.ascontiguousarray(x)
+        if x.nbytes <= _PIECE:
+            small: NDArray[Any] = self.cupy.asarray(x)
+            return small
+        there: NDArray[Any] = self.cupy.empty(x.shape, x.dtype)
+        flat, n = x.reshape(-1), _PIECE // x.itemsize
+        for first in range(0, x.size, n):  # a mapped file comes into memory piece by piece
+            there.reshape(-1)[first : first + n].set(flat[first : first + n])  # type: ignore[attr-defined]
         return there
 
     def keeps(self, name: str) -> bool:
@@ -67,7 +75,8 @@ class Device(Place):
     def finish(self) -> None:
         self.cupy.cuda.runtime.deviceSynchronize()
 
-    def has_room(self, nbytes: int) -> None:
+    def has_room(self, packed: int, unpacked: int) -> None:
         free = self.free()
-        if nbytes > free:
-            raise DeviceMemoryError(f"the weights take {nbytes:,} bytes of the GPU, and {free:,} are free: {_ADVICE}")
+        if packed > free:
+            raise DeviceMemoryError(f"the weights take {packed:,} bytes of the GPU, and {free:,} are free: {_ADVICE}")
+        self.budget = unpacked if packed + unpacked <= free // 2 else 0

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ref_engine.gpu import unpacked
 from ref_engine.gpu.device import Device, device
 from ref_engine.ops import Ops
 from ref_engine.place import Place, is_expert, to_host
-from ref_engine.reference import attention, embed, ffn, linear, moe, norm, rope
+from ref_engine.reference import attention, embed, ffn, moe, norm, rope
 from ref_engine.reference.linear import Activations
 from ref_engine.reference.moe import Experts, Ids, Tap
 from ref_engine.reference.sums import F32
@@ -33,8 +34,8 @@ def cupy_ops(activations: Activations, experts: Ops | None = None) -> Ops:
         name="cupy",
         scope=lambda: here.holding("a temporary array of the pass does"),
         embed=partial(embed_there, here),
-        linear=linear.linear_f32,
-        linears=linear.linears_f32,
+        linear=unpacked.linear,
+        linears=unpacked.linears,
         rms_norm=norm.rms_norm_exact,
         layer_norm=norm.layer_norm,
         rope=rope.rope,
@@ -43,7 +44,7 @@ def cupy_ops(activations: Activations, experts: Ops | None = None) -> Ops:
         activation=ffn.activation,
         soft_cap=attention.soft_cap,
         route=moe.route,
-        moe_ffn=moe.moe_ffn_f32,
+        moe_ffn=partial(moe.moe_ffn, linear=unpacked.linear),
         place=here,
     )
     if experts is None:

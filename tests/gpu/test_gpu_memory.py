@@ -235,7 +235,7 @@ def test_the_plan_is_what_a_load_asks_for(
 ) -> None:
     """The bytes that `load` wants room for are those of the plan."""
     asked: list[int] = []
-    monkeypatch.setattr("ref_engine.gpu.device.Device.has_room", lambda self, nbytes: asked.append(nbytes))
+    monkeypatch.setattr("ref_engine.gpu.device.Device.has_room", lambda self, packed, unpacked: asked.append(packed))
     path = zoo_model("gpt-oss-moe", "architectures/specs")
     with open_gguf(path) as file:
         plan, tensors = make_plan(file.metadata, file.tensors), file.tensors
