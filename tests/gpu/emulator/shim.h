@@ -10,7 +10,7 @@
 #include <ucontext.h>
 #include <utility>
 
-#define EMULATED 1
+
 #define __global__
 #define __device__
 #define __host__
@@ -206,6 +206,12 @@ static inline int __any_sync(unsigned m, int p) {
 static inline int __dp4a(int a, int b, int c) {
     for (int i = 0; i < 32; i += 8) c += (int8_t)((unsigned)a >> i) * (int8_t)((unsigned)b >> i);
     return c;
+}
+static inline unsigned __byte_perm(unsigned a, unsigned b, unsigned s) {
+    uint64_t all = (uint64_t)b << 32 | a;
+    unsigned made = 0;
+    for (int i = 0; i < 4; i++) made |= (unsigned)(all >> (s >> 4 * i & 7) * 8 & 255) << 8 * i;
+    return made;
 }
 template <class T> static T __ldg(const T *p) { return *p; }
 static inline int __float_as_int(float x) { int i; std::memcpy(&i, &x, 4); return i; }
