@@ -1,90 +1,101 @@
-"""The emulator of CUDA C keeps CUDA's rules: otherwise the kernels that run on it would prove nothing."""
+"""The emulator itself: exchanges, barriers and memory behave as a device's, and mistakes are seen."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-import standin
-from emulator import RawModule, why_not
+from emulator import EmulatorError, RawModule, why_not
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
-CODE = r"""
-extern "C" __global__ void __launch_bounds__(64) warp_sums(const float *x, float *y, int n) {
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
-    float v = i < n ? x[i] : 0;
-    for (int by = 16; by; by /= 2) v += __shfl_xor_sync(0xffffffffu, v, by);
-    if (i < n) y[i] = v;
+SOURCE = """
+extern "C" __global__ void sums(const float *x, float *y, int n) {
+    float v = threadIdx.x < n ? x[blockIdx.x * n + threadIdx.x] : 0;
+    for (int by = 16; by; by /= 2) v += __shfl_xor_sync(~0u, v, by);
+    if (threadIdx.x == 0) y[blockIdx.x] = v;
 }
-extern "C" __global__ void turned(const float *x, float *y) {
-    __shared__ float all[64];
-    all[threadIdx.x] = x[blockIdx.y * 64 + threadIdx.x];
-    __syncthreads();
-    y[blockIdx.y * 64 + threadIdx.x] = all[63 - threadIdx.x];
+
+extern "C" __global__ void __turned(const int *x, int *y, int synced) {
+    extern __shared__ int buffer[];
+    __shared__ int offset;
+    int n = blockDim.x;
+    buffer[threadIdx.x] = x[threadIdx.x];
+    if (threadIdx.x == 0) offset = 1000;
+    if (synced) __syncthreads();
+    y[threadIdx.x] = buffer[n - 1 - threadIdx.x] + offset;
 }
-extern "C" __global__ void some_leave(float *y) {
-    if (threadIdx.x >= 40) return;
-    __syncthreads();
-    y[threadIdx.x] = threadIdx.x;
+
+extern "C" __global__ void half_wait(int *y) {
+    if (threadIdx.x < 5) __syncthreads();
+    y[threadIdx.x] = 1;
 }
-extern "C" __global__ void some_never_come(float *y) {
-    if (threadIdx.x % 2) y[0] = __shfl_down_sync(0xffffffffu, y[0], 1);
+
+extern "C" __global__ void beyond(const float *x, float *y, int at) { y[threadIdx.x] = x[at]; }
+extern "C" __global__ void wide(const float *x, float *y, int at) { y[0] = ((const float4 *)(x + at))->x; }
+extern "C" __global__ void past(float *x, int n) { x[n] = 1; }
+
+extern "C" __global__ void votes(const int *x, unsigned *y, int *down) {
+    unsigned all = __ballot_sync(~0u, x[threadIdx.x] > 2);
+    if (threadIdx.x == 7) y[0] = all;
+    down[threadIdx.x] = __shfl_down_sync(~0u, x[threadIdx.x], 3);
+    atomicAdd(y + 1, 2u);
+    if (threadIdx.x == 0) y[2] = __dp4a(0x01ff7f80, 0x02030405, 10);
 }
-extern "C" __global__ void odd_address(const char *x, int *y, int at) { y[0] = load<int4>(x + at).x; }
-#define MADE(NAME, BY) extern "C" __global__ void NAME(unsigned *y) { y[threadIdx.x] = threadIdx.x * BY; }
-MADE(twice, 2)
-MADE(thrice, 3)
-"""
+""".replace("__turned", "turned")
 
 
-def kernel(name: str) -> object:
-    return RawModule(code=CODE, options=("-std=c++17",)).get_function(name)
+@pytest.fixture(scope="module", params=[False, True], ids=["forwards", "backwards"])
+def module(request: pytest.FixtureRequest) -> RawModule:
+    return RawModule(code=SOURCE, backwards=request.param)
 
 
-def test_sums_of_warps(cupy: standin.Cupy) -> None:
-    x = np.arange(100, dtype=np.float32)
-    y = cupy.zeros(100, np.float32)
-    kernel("warp_sums")((2,), (64,), (cupy.asarray(x), y, np.int32(100)))
-    want = np.pad(x, (0, 28)).reshape(4, 32).sum(axis=1).repeat(32)[:100]
-    np.testing.assert_array_equal(y.get(), want)
+def test_a_sum_by_shuffles(module: RawModule) -> None:
+    x = np.arange(60, dtype=np.float32).reshape(3, 20)
+    y = np.zeros(3, np.float32)
+    module.get_function("sums")((3,), (32,), (x, y, np.int32(20)))
+    np.testing.assert_array_equal(y, x.sum(axis=1))
 
 
-def test_shared_memory_and_barriers(cupy: standin.Cupy) -> None:
-    x = np.random.default_rng(1).standard_normal((3, 64)).astype(np.float32)
-    y = cupy.zeros((3, 64), np.float32)
-    kernel("turned")((1, 3), (64,), (cupy.asarray(x), y))
-    np.testing.assert_array_equal(y.get(), x[:, ::-1])
-    z = cupy.zeros(64, np.float32)
-    kernel("some_leave")((1,), (64,), (z,))
-    np.testing.assert_array_equal(z.get(), np.where(np.arange(64) < 40, np.arange(64), 0))
+def test_votes_and_small_instructions(module: RawModule) -> None:
+    x, y, down = np.arange(32, dtype=np.int32) % 5, np.zeros(3, np.uint32), np.zeros(32, np.int32)
+    module.get_function("votes")((1,), (32,), (x, y, down))
+    assert y[0] == sum(1 << i for i in range(32) if i % 5 > 2)
+    assert y[1] == 64
+    assert y[2].astype(np.int32) == 10 + 1 * 2 + -1 * 3 + 127 * 4 - 128 * 5
+    np.testing.assert_array_equal(down, [x[i + 3] if i + 3 < 32 else x[i] for i in range(32)])
 
 
-def test_kernels_of_macros(cupy: standin.Cupy) -> None:
-    for name, by in (("twice", 2), ("thrice", 3)):
-        y = cupy.zeros(5, np.uint32)
-        kernel(name)((1,), (5,), (y,))
-        assert y.get().tolist() == [by * i for i in range(5)]
+def test_a_barrier_and_shared_memory(module: RawModule) -> None:
+    x, y = np.arange(70, dtype=np.int32), np.zeros(70, np.int32)
+    module.get_function("turned")((1,), (70,), (x, y, np.int32(1)), shared_mem=4 * 70)
+    np.testing.assert_array_equal(y, x[::-1] + 1000)
 
 
-def test_what_is_refused(cupy: standin.Cupy) -> None:
-    y = cupy.zeros(64, np.float32)
-    with pytest.raises(RuntimeError, match="some_never_come: threads wait for others"):
-        kernel("some_never_come")((1,), (32,), (y,))
-    kernel("some_leave")((1,), (64,), (y,))  # and all is well after it
-    with pytest.raises(RuntimeError, match="odd_address: a load"):
-        kernel("odd_address")((1,), (1,), (y, cupy.zeros(1, np.int32), np.int32(4)))
-    for grid, block in (((0,), (1,)), ((1, 65536), (1,)), ((1,), (1025,))):
-        with pytest.raises(RuntimeError, match="INVALID_VALUE"):
-            kernel("some_leave")(grid, block, (y,))
-    for args in (
-        (y, y, 100),
-        (y, y, np.int64(100)),
-        (np.zeros(3, np.float32), y, np.int32(1)),
-        (y, np.uint64(8), np.int32(1)),
-    ):
-        with pytest.raises(TypeError, match="of warp_sums is"):
-            kernel("warp_sums")((1,), (64,), args)
-    with pytest.raises(RuntimeError, match="not found: absent"):
-        kernel("absent")
-    with pytest.raises(RuntimeError, match="does not compile"):
-        RawModule(code="extern nonsense")
+def test_a_missing_barrier_shows(module: RawModule) -> None:
+    x, y = np.arange(70, dtype=np.int32), np.zeros(70, np.int32)
+    module.get_function("turned")((1,), (70,), (x, y, np.int32(0)), shared_mem=4 * 70)
+    assert (y != x[::-1] + 1000).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "message"),
+    [
+        ("half_wait", (np.zeros(32, np.int32),), "5 threads wait at a barrier"),
+        ("beyond", (np.zeros(8, np.float32), np.zeros(32, np.float32), np.int32(2000)), "outside an array"),
+        ("beyond", (np.zeros(8, np.float32), np.zeros(32, np.float32), np.int32(-3000)), "outside an array"),
+        ("beyond", (np.zeros(8, np.float32), np.zeros(8, np.float32), np.int32(0)), "outside an array"),
+        ("wide", (np.zeros(8, np.float32), np.zeros(8, np.float32), np.int32(1)), "misaligned"),
+        ("past", (np.zeros(7, np.float32), np.int32(7)), "a write behind an array"),
+        ("past", (np.zeros(7, np.float32), np.int64(7)), "argument 1 has 8 bytes, expected 4"),
+        ("past", (np.zeros(7, np.float32),), "takes 2 arguments, 1 are given"),
+        ("none", (), "no kernel none"),
+    ],
+)
+def test_mistakes_are_errors(name: str, args: tuple[object, ...], message: str, module: RawModule) -> None:
+    with pytest.raises(EmulatorError, match=message):
+        module.get_function(name)((1,), (32,), args)
+
+
+def test_python_numbers_are_refused(module: RawModule) -> None:
+    with pytest.raises(TypeError, match="argument 1 is int"):
+        module.get_function("past")((1,), (32,), (np.zeros(8, np.float32), 1))

@@ -1,10 +1,13 @@
-"""CUDA C without a GPU: what `cupy.RawModule` takes is compiled by g++, and its threads run one after the other.
+"""CUDA C run by the processor, thread by thread, so that kernels are tested where there is no GPU.
 
-Barriers and exchanges within a warp are real: a thread goes on when the others have come. What a device would refuse
-or leave undefined is an error here: too many threads, arguments of other types, wide loads at odd addresses, threads
-that wait for ones that never come.
+    kernel = RawModule(code=source).get_function("name")
+    kernel((blocks,), (threads,), (array, np.int32(n)), shared_mem=0)
+
+as with CuPy, over NumPy arrays (or arrays that have one as `_host`). A source is compiled by g++ with shim.h in front.
+Each array is given to the kernel as a copy with a forbidden page behind it: access outside it is an error, and so are a
+misaligned one, a wait that never ends, and an argument of another size. Needs g++ and x86-64.
 """
 
-from emulator.module import RawModule, why_not
+from emulator.module import EmulatorError, Kernel, RawModule, why_not
 
-__all__ = ["RawModule", "why_not"]
+__all__ = ["EmulatorError", "Kernel", "RawModule", "why_not"]

@@ -1,10 +1,11 @@
-"""`cupy.RawModule` by g++."""
+"""`RawModule` over a shared library that g++ makes of a source."""
 
 from __future__ import annotations
 
 import ctypes
-import functools
 import hashlib
+import os
+import platform
 import re
 import shutil
 import subprocess
@@ -15,102 +16,103 @@ from typing import Any
 
 import numpy as np
 
-SHIM = Path(__file__).with_name("shim.h").read_text()
-_KERNEL = re.compile(r"\b__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\(")
-_FLAGS = ("-O0", "-std=c++17", "-w", "-shared", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing")
-_MOST_SHARED = 48 << 10  # bytes that a block has without asking for more
+from emulator.memory import Guarded
+
+_SHIM = Path(__file__).with_name("shim.h").read_text()
+_FLAGS = (
+    "-std=c++17 -O1 -shared -fPIC -w -ffp-contract=off -fno-strict-aliasing -fwrapv "
+    "-fsanitize=alignment,bounds -fsanitize-undefined-trap-on-error"
+).split()
+_KERNEL = re.compile(r"__global__\s+(?:__launch_bounds__\([^)]*\)\s+)?void\s+(\w+)\s*\(")
+_DYNAMIC = re.compile(r"extern\s+__shared__\s+([\w ]+?)\s+(\w+)\[\]\s*;")
+
+
+class EmulatorError(RuntimeError):
+    """A source that does not compile, or a kernel that did what a device would not let it do, or do in silence."""
 
 
 def why_not() -> str:
     """Why nothing can be emulated here; empty if it can."""
-    return "" if shutil.which("g++") else "there is no g++ to compile kernels with"
+    if platform.machine() != "x86_64":
+        return "the emulator of CUDA needs an x86-64 processor"
+    return "" if shutil.which("g++") else "the emulator of CUDA needs g++"
 
 
-@functools.cache
-def _folder() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="emulated-")
-
-
-def _run(command: list[str], text: str) -> str:
-    done = subprocess.run(command, input=text, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"g++ does not compile this:\n{done.stderr[:4000]}")
-    return done.stdout
-
-
-@functools.cache
-def _library(code: str, defines: tuple[str, ...]) -> tuple[ctypes.CDLL, frozenset[str]]:
-    """The compiled text, and the names of its kernels."""
-    plain = _run(["g++", "-E", "-P", "-DEMULATED=1", "-x", "c++", "-", *defines], code)  # macros may make kernels
-    names = frozenset(_KERNEL.findall(plain))
-    ends = [
-        f'extern "C" const char *launch_{name}(const unsigned *dims, size_t shared, void **args)'
-        f"{{ return emulated::launch({name}, dims, shared, args); }}\n"
-        f'extern "C" const char *kinds_{name}() {{ return emulated::kinds({name}); }}\n'
-        for name in sorted(names)
-    ]
-    path = Path(_folder().name) / f"{hashlib.sha256(repr((code, defines)).encode()).hexdigest()[:20]}.so"
-    _run(["g++", *_FLAGS, "-x", "c++", "-", "-o", str(path)], "\n".join([SHIM, plain, *ends]))
-    return ctypes.CDLL(str(path)), names
+def _library(text: str, options: Sequence[str]) -> Path:
+    """The compiled source, made once for each text, in a folder of the user's for temporary files."""
+    defines = [option for option in options if option.startswith("-D")]
+    key = hashlib.sha256("\0".join([text, *defines, *_FLAGS]).encode()).hexdigest()[:32]
+    folder = Path(tempfile.gettempdir()) / f"cuda-emulator-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    made = folder / f"{key}.so"
+    if not made.exists():
+        with tempfile.TemporaryDirectory(dir=folder) as work:
+            source, library = Path(work) / "source.cc", Path(work) / "library.so"
+            source.write_text(text)
+            command = ["g++", *_FLAGS, *defines, "-o", str(library), str(source)]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                raise EmulatorError(done.stderr[:4000])
+            library.replace(made)
+    return made
 
 
 class RawModule:
-    """cupy.RawModule, for kernels that are declared extern "C"."""
+    """As cupy.RawModule. backwards: the threads of a block run from the last to the first."""
 
     def __init__(
         self,
+        code: str,
         *,
-        code: str | None = None,
-        path: str | None = None,
         options: Sequence[str] = (),
         backend: str = "nvrtc",
-        name_expressions: Any = None,
+        name_expressions: Sequence[str] | None = None,
+        jitify: bool = False,
+        backwards: bool = False,
     ) -> None:
-        if code is None or path is not None or name_expressions is not None or backend not in ("nvrtc", "nvcc"):
-            raise ValueError("only kernels of a text, without templates, are emulated")
-        defines = tuple(o for o in options if o.startswith("-D"))
-        self._library, self._names = _library(code, defines)
+        self._names = _KERNEL.findall(code)
+        body = _DYNAMIC.sub(r"\1 *\2 = (\1 *)emu::dynamic;", code)
+        launchers = "".join(f"EMULATE({name})\n" for name in self._names)
+        self._library = ctypes.CDLL(str(_library(f"{_SHIM}\n#line 1\n{body}\n{launchers}", options)))
+        self.backwards = backwards
 
     def get_function(self, name: str) -> Kernel:
         if name not in self._names:
-            raise RuntimeError(f"CUDA_ERROR_NOT_FOUND: named symbol not found: {name}")
-        return Kernel(self._library, name)
+            raise EmulatorError(f"the source has no kernel {name}")
+        return Kernel(name, getattr(self._library, f"emu_launch_{name}"), self.backwards)
 
 
 class Kernel:
-    """cupy.RawKernel"""
+    """A kernel that can be launched."""
 
-    def __init__(self, library: ctypes.CDLL, name: str) -> None:
-        self.name = name
-        self._launch = getattr(library, f"launch_{name}")
-        self._launch.restype = ctypes.c_char_p
-        kinds = getattr(library, f"kinds_{name}")
-        kinds.restype = ctypes.c_char_p
-        self.kinds = kinds().decode()
+    max_dynamic_shared_size_bytes = 48 << 10
+
+    def __init__(self, name: str, launch: Any, backwards: bool) -> None:
+        launch.restype = ctypes.c_char_p
+        self.name, self._launch, self._backwards = name, launch, backwards
 
     def __call__(
         self, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...], *, shared_mem: int = 0
     ) -> None:
-        dims = [*grid, *[1] * (3 - len(grid)), *block, *[1] * (3 - len(block))]
-        if min(dims) < 1 or max(dims[1:3]) > 65535 or np.prod(dims[3:]) > 1024 or dims[5] > 64:
-            raise RuntimeError(f"CUDA_ERROR_INVALID_VALUE: {self.name} with grid {grid} and block {block}")
-        if shared_mem > _MOST_SHARED:
-            raise RuntimeError(f"CUDA_ERROR_INVALID_VALUE: {self.name} with {shared_mem} bytes of shared memory")
-        if len(args) != len(self.kinds):
-            raise TypeError(f"{self.name} takes {len(self.kinds)} arguments, {len(args)} are given")
-        values = [self._value(i, kind, arg) for i, (kind, arg) in enumerate(zip(self.kinds, args, strict=True))]
-        pointers = (ctypes.c_void_p * len(values))(*[ctypes.addressof(v) for v in values])
-        error = self._launch((ctypes.c_uint * 6)(*dims), ctypes.c_size_t(shared_mem), pointers)
+        if shared_mem > self.max_dynamic_shared_size_bytes:
+            raise EmulatorError(f"{self.name}: {shared_mem} bytes of shared memory, more than a launch gets unasked")
+        plain = [getattr(a, "_host", a) for a in args]
+        guarded = Guarded([a for a in plain if isinstance(a, np.ndarray)])
+        values: list[np.generic[Any]] = []
+        for i, a in enumerate(plain):
+            if isinstance(a, np.ndarray):
+                a = np.uint64(guarded.address(a))
+            if not isinstance(a, np.generic):
+                raise TypeError(f"{self.name}: argument {i} is {type(a).__name__}, not an array or a NumPy number")
+            values.append(a)
+        cells = [ctypes.create_string_buffer(v.tobytes(), v.nbytes) for v in values]
+        pointers = (ctypes.c_void_p * len(cells))(*[ctypes.addressof(c) for c in cells])
+        sizes = (ctypes.c_size_t * len(cells))(*[v.nbytes for v in values])
+        three = [(ctypes.c_uint * 3)(*(int(n) for n in (*dims, 1, 1)[:3])) for dims in (grid, block)]
+        error = self._launch(
+            three[0], three[1], ctypes.c_size_t(shared_mem), pointers, sizes, len(cells), int(self._backwards)
+        )
         if error:
-            raise RuntimeError(f"{self.name}: {error.decode()}")
-
-    def _value(self, i: int, kind: str, arg: Any) -> Any:
-        """An argument's bytes. Raises TypeError unless its type is the parameter's."""
-        host = getattr(arg, "_host", None)
-        if kind == "p" and isinstance(host, np.ndarray):
-            return ctypes.c_void_p(host.ctypes.data)
-        if kind == "p" and isinstance(arg, np.uint64) and arg == 0:
-            return ctypes.c_void_p(0)
-        if isinstance(arg, np.generic) and arg.dtype.char.replace("l", "q").replace("L", "Q") == kind:
-            return ctypes.create_string_buffer(arg.tobytes(), arg.itemsize)
-        raise TypeError(f"argument {i} of {self.name} is {type(arg).__name__}, which is not the parameter's {kind!r}")
+            raise EmulatorError(f"{self.name}: {error.decode()}")
+        if not guarded.give_back():
+            raise EmulatorError(f"{self.name}: a write behind an array")

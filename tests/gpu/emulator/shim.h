@@ -1,231 +1,314 @@
-// CUDA C on the host: the threads of a block are fibers that run one after the other, each until it has to wait.
+// What CUDA C has beyond C++, for g++: a block's threads are fibers of one host thread, run one after the other.
+//
+// A fiber runs until it waits: at a barrier of the block until all its threads are there, at an exchange within the warp
+// until all lanes of the mask are. Shared memory is filled with 0xff bytes (NaN) before each block, so that what a
+// missing barrier lets through is seen, by running the threads forwards or backwards.
 #pragma once
-#include <csetjmp>
 #include <cmath>
+#include <csetjmp>
+#include <csignal>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <sys/mman.h>
-#include <type_traits>
-#include <ucontext.h>
+#include <tuple>
 #include <utility>
 
-
+#define EMULATED 1
 #define __global__
-#define __device__
-#define __host__
-#define __constant__ static const
+#define __device__ static
+#define __constant__ static
 #define __forceinline__ inline
-#define __shared__ static
-#define __restrict__
 #define __launch_bounds__(...)
-#define DYNAMIC_SHARED(type, name) type *name = (type *)emulated::dynamic
+#define __shared__ static __attribute__((section("emu_shared")))
 
-struct dim3 { unsigned x = 1, y = 1, z = 1; };
-struct alignas(16) int4 { int x, y, z, w; };
+struct uint3 { unsigned x, y, z; };
+struct dim3 { unsigned x, y, z; };
 struct alignas(16) uint4 { unsigned x, y, z, w; };
-struct alignas(8) int2 { int x, y; };
-struct alignas(8) float2 { float x, y; };
+struct alignas(16) int4 { int x, y, z, w; };
 struct alignas(16) float4 { float x, y, z, w; };
-static inline int4 make_int4(int x, int y, int z, int w) { return {x, y, z, w}; }
-static inline float2 make_float2(float x, float y) { return {x, y}; }
-static inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+struct alignas(8) uint2 { unsigned x, y; };
+struct alignas(8) float2 { float x, y; };
 
-static dim3 threadIdx, blockIdx, blockDim, gridDim;
+extern "C" char __start_emu_shared[] __attribute__((weak, visibility("hidden")));
+extern "C" char __stop_emu_shared[] __attribute__((weak, visibility("hidden")));
 
-namespace emulated {
-constexpr int LIMIT = 1024, WARP = 32;
-constexpr size_t STACK = 1 << 16;
-enum State { READY, AT_WARP, AT_BLOCK, DONE };
-struct Fiber { jmp_buf at; State state; bool started; unsigned flip; };
-static Fiber fibers[LIMIT];
-static jmp_buf scheduler;
-static char *stacks = nullptr;
-static int current, n_threads, waiting[LIMIT / WARP], wanted;
-static uint64_t slots[2][LIMIT];
-static char *dynamic = nullptr;
-static const char *failure = nullptr;
+namespace emu {
+enum State { RUNS, AT_BARRIER, IN_WARP, ENDED };
+struct Fiber { void *stack_pointer; State state; unsigned mask; unsigned exchanges; const void *where; };
+
+constexpr size_t STACK = 64 << 10;
+constexpr int MOST = 1024;
+static Fiber fibers[MOST];
+static char *stacks;
+static void *scheduler;
+static int current;
+static uint64_t slots[MOST / 32][2][32];
+static char message[256];
+static char *dynamic;
+static sigjmp_buf fault;
 static void (*body)(void *);
-static void *body_arg;
+static void *body_args;
 
-static void fail(const char *what) { if (!failure) failure = what; }
+extern "C" void emu_switch(void **from, void *to) __attribute__((visibility("hidden")));
+#ifndef __x86_64__
+#error "the emulator switches between fibers on x86-64 only"
+#endif
+asm(R"(
+.text
+.hidden emu_switch
+.globl emu_switch
+.type emu_switch, @function
+emu_switch:
+    pushq %rbp
+    pushq %rbx
+    pushq %r12
+    pushq %r13
+    pushq %r14
+    pushq %r15
+    movq %rsp, (%rdi)
+    movq %rsi, %rsp
+    popq %r15
+    popq %r14
+    popq %r13
+    popq %r12
+    popq %rbx
+    popq %rbp
+    ret
+.size emu_switch, .-emu_switch
+)");
+}  // namespace emu
 
-static void to_scheduler() { if (!_setjmp(fibers[current].at)) _longjmp(scheduler, 1); }
+static dim3 gridDim, blockDim;
+static uint3 blockIdx, threadIdx;
+constexpr int warpSize = 32;
 
-static void main_of_fiber() {
-    for (;;) {  // a fiber is used again for the next block
-        body(body_arg);
-        fibers[current].state = DONE;
-        to_scheduler();
-    }
+namespace emu {
+static void wait(State why) {
+    Fiber &f = fibers[current];
+    uint3 own = threadIdx;
+    f.state = why;
+    emu_switch(&f.stack_pointer, scheduler);
+    threadIdx = own;
 }
 
-static void wait_for_warp() {
-    fibers[current].state = AT_WARP;
-    to_scheduler();
+static void entry() {
+    body(body_args);
+    fibers[current].state = ENDED;
+    emu_switch(&fibers[current].stack_pointer, scheduler);
+    abort();
 }
 
-static void wait_for_block() {
-    fibers[current].state = AT_BLOCK;
-    to_scheduler();
-}
-
-static void place_thread(int i) {
-    current = i;
-    threadIdx.x = i % blockDim.x;
-    threadIdx.y = i / blockDim.x % blockDim.y;
-    threadIdx.z = i / blockDim.x / blockDim.y;
-}
-
-static void resume(int i) {
-    place_thread(i);
-    if (_setjmp(scheduler)) return;
-    Fiber &f = fibers[i];
-    if (f.started) _longjmp(f.at, 1);
-    f.started = true;
-    static ucontext_t made, unused;
-    getcontext(&made);
-    made.uc_stack.ss_sp = stacks + i * STACK;
-    made.uc_stack.ss_size = STACK;
-    made.uc_link = nullptr;
-    makecontext(&made, main_of_fiber, 0);
-    swapcontext(&unused, &made);
-}
-
-// Those that wait go on when all of their warp, or of their block but for those that have ended, wait for the same.
-static bool release() {
+// Lets those go on whose wait is over. False if nobody can.
+static bool release(int n) {
+    int waiting = 0, ended = 0;
     bool any = false;
-    int at_block = 0, done = 0;
-    for (int w = 0; w < n_threads; w += WARP) {
-        int end = w + WARP < n_threads ? w + WARP : n_threads, at_warp = 0;
-        for (int i = w; i < end; i++) {
-            at_warp += fibers[i].state == AT_WARP;
-            at_block += fibers[i].state == AT_BLOCK;
-            done += fibers[i].state == DONE;
-        }
-        if (at_warp == end - w) {
-            for (int i = w; i < end; i++) fibers[i].state = READY;
-            any = true;
-        }
+    for (int i = 0; i < n; i++) {
+        waiting += fibers[i].state == AT_BARRIER;
+        ended += fibers[i].state == ENDED;
     }
-    if (at_block && at_block + done == n_threads) {
-        for (int i = 0; i < n_threads; i++)
-            if (fibers[i].state == AT_BLOCK) fibers[i].state = READY;
+    if (waiting == n) {
+        for (int i = 0; i < n; i++) {
+            if (fibers[i].where != fibers[0].where) {
+                snprintf(message, sizeof message, "threads 0 and %d wait at different barriers", i);
+                return false;
+            }
+            fibers[i].state = RUNS;
+        }
+        return true;
+    }
+    for (int i = 0; i < n; i++) {
+        if (fibers[i].state != IN_WARP) continue;
+        bool all = true;
+        for (int lane = 0; lane < 32; lane++) {
+            int other = i / 32 * 32 + lane;
+            if (!(fibers[i].mask >> lane & 1)) continue;
+            all = all && other < n && fibers[other].state == IN_WARP && fibers[other].mask == fibers[i].mask;
+        }
+        if (!all) continue;
+        for (int lane = 0; lane < 32; lane++)
+            if (fibers[i].mask >> lane & 1) fibers[i / 32 * 32 + lane].state = RUNS;
         any = true;
     }
+    if (!any)
+        snprintf(message, sizeof message, "%d threads wait at a barrier, %d in a warp, %d of %d have ended", waiting,
+                 n - waiting - ended, ended, n);
     return any;
 }
 
-static void run_block() {
-    for (int i = 0; i < n_threads; i++) fibers[i].state = READY;
-    for (;;) {
-        int done = 0;
-        for (int i = 0; i < n_threads; i++) {
-            if (fibers[i].state == READY) resume(i);
-            done += fibers[i].state == DONE;
-        }
-        if (failure || done == n_threads) return;
-        if (!release()) return fail("threads wait for others of their warp or block that never come");
+static bool run_block(int n, bool backwards) {
+    for (int i = 0; i < n; i++) {
+        void **top = (void **)(stacks + (i + 1) * STACK);
+        *--top = nullptr;
+        *--top = nullptr;
+        *--top = (void *)entry;
+        top -= 6;
+        fibers[i] = {top, RUNS, 0, 0, nullptr};
     }
+    for (;;) {
+        bool ran = false, left = false;
+        for (int k = 0; k < n; k++) {
+            current = backwards ? n - 1 - k : k;
+            if (fibers[current].state == RUNS) {
+                threadIdx = {current % blockDim.x, current / blockDim.x % blockDim.y,
+                             current / blockDim.x / blockDim.y};
+                emu_switch(&scheduler, fibers[current].stack_pointer);
+                ran = true;
+            }
+            left = left || fibers[current].state != ENDED;
+        }
+        if (!left) return true;
+        if (!release(n) && ran) {
+            bool runs = false;
+            for (int i = 0; i < n; i++) runs = runs || fibers[i].state == RUNS;
+            if (!runs) return false;
+        } else if (!ran) {
+            bool runs = false;
+            for (int i = 0; i < n; i++) runs = runs || fibers[i].state == RUNS;
+            if (!runs) return false;
+        }
+    }
+}
+
+static void caught(int signal) { siglongjmp(fault, signal); }
+
+template <class... P, size_t... I>
+static const char *launch(void (*f)(P...), const unsigned *grid, const unsigned *block, size_t shared, void **args,
+                          const size_t *sizes, int n_args, int backwards, std::index_sequence<I...>) {
+    constexpr size_t wanted[] = {sizeof(P)..., 0};
+    if (n_args != (int)sizeof...(P)) {
+        snprintf(message, sizeof message, "takes %d arguments, %d are given", (int)sizeof...(P), n_args);
+        return message;
+    }
+    for (int i = 0; i < n_args; i++)
+        if (sizes[i] != wanted[i]) {
+            snprintf(message, sizeof message, "argument %d has %zu bytes, expected %zu", i, sizes[i], wanted[i]);
+            return message;
+        }
+    gridDim = {grid[0], grid[1], grid[2]};
+    blockDim = {block[0], block[1], block[2]};
+    int n = block[0] * block[1] * block[2];
+    if (n < 1 || n > MOST || !grid[0] || !grid[1] || !grid[2]) return "a grid or block that no device takes";
+    if (!stacks) stacks = (char *)aligned_alloc(4096, MOST * STACK);
+    using Call = std::pair<void (*)(P...), void **>;
+    static Call call;
+    call = {f, args};
+    body_args = &call;
+    body = [](void *p) { ((Call *)p)->first(*(std::remove_const_t<P> *)((Call *)p)->second[I]...); };
+    struct sigaction action = {}, old[4];
+    const int signals[4] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE};
+    action.sa_handler = caught;
+    action.sa_flags = SA_ONSTACK;
+    static char alternate[1 << 16];
+    stack_t other = {alternate, 0, sizeof alternate}, before;
+    sigaltstack(&other, &before);
+    for (int i = 0; i < 4; i++) sigaction(signals[i], &action, &old[i]);
+    const char *error = nullptr;
+    dynamic = (char *)aligned_alloc(256, (shared + 511) / 256 * 256);
+    if (int signal = sigsetjmp(fault, 1)) {
+        snprintf(message, sizeof message, "%s in block (%u, %u, %u), thread %d",
+                 signal == SIGILL ? "a misaligned or otherwise undefined access" : "access outside an array", blockIdx.x,
+                 blockIdx.y, blockIdx.z, current);
+        error = message;
+    } else {
+        for (unsigned z = 0; !error && z < grid[2]; z++)
+            for (unsigned y = 0; !error && y < grid[1]; y++)
+                for (unsigned x = 0; !error && x < grid[0]; x++) {
+                    blockIdx = {x, y, z};
+                    memset(dynamic, 0xff, (shared + 511) / 256 * 256);
+                    if (__start_emu_shared) memset(__start_emu_shared, 0xff, __stop_emu_shared - __start_emu_shared);
+                    if (!run_block(n, backwards)) error = message;
+                    for (size_t i = shared; !error && i < (shared + 511) / 256 * 256; i++)
+                        if ((unsigned char)dynamic[i] != 0xff) error = "a write behind the dynamic shared memory";
+                }
+    }
+    free(dynamic);
+    for (int i = 0; i < 4; i++) sigaction(signals[i], &old[i], nullptr);
+    sigaltstack(&before, nullptr);
+    return error;
+}
+
+template <class... P>
+static const char *start(void (*f)(P...), const unsigned *grid, const unsigned *block, size_t shared, void **args,
+                         const size_t *sizes, int n, int backwards) {
+    return launch(f, grid, block, shared, args, sizes, n, backwards, std::index_sequence_for<P...>());
 }
 
 template <class T> static T exchange(unsigned mask, T value, int from) {
-    static_assert(sizeof(T) <= 8, "at most 8 bytes");
-    if (mask != 0xffffffffu) fail("a mask other than that of the whole warp");
-    if (n_threads % WARP) fail("a warp's exchange in a block that is no multiple of 32 threads");
-    unsigned flip = fibers[current].flip ^= 1;
-    std::memcpy(&slots[flip][current], &value, sizeof(T));
-    wait_for_warp();
-    std::memcpy(&value, &slots[flip][current / WARP * WARP + from], sizeof(T));
-    return value;
+    static_assert(sizeof(T) <= 8);
+    Fiber &f = fibers[current];
+    int warp = current / 32, lane = current % 32;
+    auto &slot = slots[warp][f.exchanges++ & 1];
+    memset(&slot[lane], 0, 8);
+    memcpy(&slot[lane], &value, sizeof(T));
+    f.mask = mask;
+    wait(IN_WARP);
+    T result;
+    memcpy(&result, &slot[from & 31], sizeof(T));
+    return result;
+}
+}  // namespace emu
+
+#define EMULATE(name)                                                                                             \
+    extern "C" const char *emu_launch_##name(const unsigned *grid, const unsigned *block, size_t shared,          \
+                                             void **args, const size_t *sizes, int n, int backwards) {            \
+        return emu::start(name, grid, block, shared, args, sizes, n, backwards);                                  \
+    }
+
+static void __attribute__((noinline)) emu_barrier(int line) {
+    emu::fibers[emu::current].where = (const void *)(intptr_t)line;
+    emu::wait(emu::AT_BARRIER);
+}
+#define __syncthreads() emu_barrier(__LINE__)
+inline void __syncwarp(unsigned mask = ~0u) { emu::exchange(mask, 0, 0); }
+template <class T> T __shfl_sync(unsigned mask, T v, int lane) { return emu::exchange(mask, v, lane); }
+template <class T> T __shfl_xor_sync(unsigned mask, T v, int by) {
+    return emu::exchange(mask, v, (emu::current % 32) ^ by);
+}
+template <class T> T __shfl_down_sync(unsigned mask, T v, int by) {
+    int lane = emu::current % 32;
+    return emu::exchange(mask, v, lane + by < 32 ? lane + by : lane);
+}
+inline unsigned __ballot_sync(unsigned mask, int condition) {
+    unsigned bits = 0;
+    int own = emu::current / 32;
+    emu::exchange(mask, condition != 0, 0);
+    for (int lane = 0; lane < 32; lane++)
+        if (mask >> lane & 1)
+            bits |= unsigned(emu::slots[own][(emu::fibers[emu::current].exchanges - 1) & 1][lane] & 1) << lane;
+    return bits;
 }
 
-template <class P> static P *checked(P *p, size_t bytes) {
-    if ((uintptr_t)p % bytes) fail("a load or store of several bytes at an address that is no multiple of them");
-    return p;
-}
-
-template <class A> constexpr char kind() {
-    if (std::is_pointer<A>::value) return 'p';
-    if (std::is_floating_point<A>::value) return sizeof(A) == 4 ? 'f' : 'd';
-    return std::is_signed<A>::value ? (sizeof(A) == 8 ? 'q' : sizeof(A) == 4 ? 'i' : '?')
-                                    : (sizeof(A) == 8 ? 'Q' : sizeof(A) == 4 ? 'I' : '?');
-}
-
-template <class... A> const char *kinds(void (*)(A...)) {
-    static const char list[] = {kind<A>()..., 0};
-    return list;
-}
-
-template <class... A> struct Call { void (*kernel)(A...); void **args; };
-
-template <class... A, size_t... I> static void apply(Call<A...> &c, std::index_sequence<I...>) {
-    c.kernel(*(A *)c.args[I]...);
-}
-
-template <class... A> static void call(void *p) { apply(*(Call<A...> *)p, std::index_sequence_for<A...>{}); }
-
-template <class... A> const char *launch(void (*kernel)(A...), const unsigned *dims, size_t shared, void **args) {
-    gridDim = {dims[0], dims[1], dims[2]};
-    blockDim = {dims[3], dims[4], dims[5]};
-    n_threads = blockDim.x * blockDim.y * blockDim.z;
-    failure = nullptr;
-    if (!stacks)
-        stacks = (char *)mmap(nullptr, STACK * LIMIT, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    dynamic = (char *)std::aligned_alloc(128, shared / 128 * 128 + 128);
-    std::memset(dynamic, 0x7f, shared);  // nothing is known of what it holds
-    Call<A...> c{kernel, args};
-    body = call<A...>;
-    body_arg = &c;
-    for (unsigned z = 0; z < gridDim.z && !failure; z++)
-        for (unsigned y = 0; y < gridDim.y && !failure; y++)
-            for (unsigned x = 0; x < gridDim.x && !failure; x++) {
-                blockIdx = {x, y, z};
-                run_block();
-            }
-    for (Fiber &f : fibers) f.started = f.started && !failure;  // one that was left waiting starts anew
-    std::free(dynamic);
-    return failure;
-}
-}  // namespace emulated
-
-static inline void __syncthreads() { emulated::wait_for_block(); }
-static inline void __syncwarp(unsigned mask = 0xffffffffu) { emulated::exchange(mask, 0, 0); }
-static inline int lane_of_thread() { return emulated::current % 32; }
-template <class T> static T __shfl_xor_sync(unsigned m, T v, int by) { return emulated::exchange(m, v, lane_of_thread() ^ by); }
-template <class T> static T __shfl_sync(unsigned m, T v, int from) { return emulated::exchange(m, v, from & 31); }
-template <class T> static T __shfl_down_sync(unsigned m, T v, int by) {
-    return emulated::exchange(m, v, lane_of_thread() + by < 32 ? lane_of_thread() + by : lane_of_thread());
-}
-static inline int __any_sync(unsigned m, int p) {
-    int any = p != 0;
-    for (int by = 16; by; by /= 2) any |= __shfl_xor_sync(m, any, by);
-    return any;
-}
-
-static inline int __dp4a(int a, int b, int c) {
-    for (int i = 0; i < 32; i += 8) c += (int8_t)((unsigned)a >> i) * (int8_t)((unsigned)b >> i);
+template <class T> T __ldg(const T *p) { return *p; }
+inline int __dp4a(int a, int b, int c) {
+    for (int i = 0; i < 4; i++) c += int(int8_t(unsigned(a) >> 8 * i)) * int(int8_t(unsigned(b) >> 8 * i));
     return c;
 }
-static inline unsigned __byte_perm(unsigned a, unsigned b, unsigned s) {
-    uint64_t all = (uint64_t)b << 32 | a;
-    unsigned made = 0;
-    for (int i = 0; i < 4; i++) made |= (unsigned)(all >> (s >> 4 * i & 7) * 8 & 255) << 8 * i;
-    return made;
+inline unsigned __vsub4(unsigned a, unsigned b) {
+    unsigned r = 0;
+    for (int i = 0; i < 4; i++) r |= (((a >> 8 * i) - (b >> 8 * i)) & 0xff) << 8 * i;
+    return r;
 }
-template <class T> static T __ldg(const T *p) { return *p; }
-static inline int __float_as_int(float x) { int i; std::memcpy(&i, &x, 4); return i; }
-static inline float __int_as_float(int i) { float x; std::memcpy(&x, &i, 4); return x; }
-static inline unsigned __float_as_uint(float x) { return (unsigned)__float_as_int(x); }
-static inline float __uint_as_float(unsigned i) { return __int_as_float((int)i); }
-static inline float __fmul_rn(float a, float b) { return a * b; }
-static inline float __fadd_rn(float a, float b) { return a + b; }
-static inline float __fsub_rn(float a, float b) { return a - b; }
-static inline float __fdiv_rn(float a, float b) { return a / b; }
-static inline float rsqrtf(float x) { return 1 / std::sqrt(x); }
-static inline int min(int a, int b) { return a < b ? a : b; }
-static inline int max(int a, int b) { return a > b ? a : b; }
-template <class T> static T atomicAdd(T *p, T v) { T old = *p; *p = old + v; return old; }
-static inline float half_to_float(unsigned short h) { _Float16 x; std::memcpy(&x, &h, 2); return (float)x; }
-static inline unsigned short float_to_half(float f) { _Float16 x = (_Float16)f; unsigned short h; std::memcpy(&h, &x, 2); return h; }
-template <class V> static V load(const void *p) { return *(const V *)emulated::checked((const char *)p, sizeof(V)); }
+inline unsigned __byte_perm(unsigned a, unsigned b, unsigned s) {
+    uint64_t both = uint64_t(b) << 32 | a;
+    unsigned r = 0;
+    for (int i = 0; i < 4; i++) {
+        unsigned byte = both >> 8 * (s >> 4 * i & 7) & 0xff;
+        if (s >> 4 * i & 8) byte = byte & 0x80 ? 0xff : 0;
+        r |= byte << 8 * i;
+    }
+    return r;
+}
+inline float __fmul_rn(float a, float b) { return a * b; }
+inline float __fadd_rn(float a, float b) { return a + b; }
+inline float __fsub_rn(float a, float b) { return a - b; }
+inline float __fdiv_rn(float a, float b) { return a / b; }
+inline float __fsqrt_rn(float a) { return std::sqrt(a); }
+inline float __int_as_float(int i) { float f; memcpy(&f, &i, 4); return f; }
+inline int __float_as_int(float f) { int i; memcpy(&i, &f, 4); return i; }
+inline unsigned __float_as_uint(float f) { unsigned i; memcpy(&i, &f, 4); return i; }
+inline float __uint_as_float(unsigned i) { float f; memcpy(&f, &i, 4); return f; }
+inline float __expf(float x) { return std::exp(x); }
+template <class T> T atomicAdd(T *p, T v) { T old = *p; *p = old + v; return old; }
+inline int min(int a, int b) { return a < b ? a : b; }
+inline int max(int a, int b) { return a > b ? a : b; }
