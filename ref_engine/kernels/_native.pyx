@@ -259,7 +259,7 @@ cdef class Table:
                                  f"{y.shape[0]} x {y.shape[1]} do not fit")
         if T == 0:
             return
-        self._reserve(<size_t>T * (<size_t>columns // 32 + 1) * X32_BYTES)
+        self._reserve(<size_t>T * max((<size_t>columns // 32 + 1) * X32_BYTES, (<size_t>columns // 256 + 1) * XK_BYTES))
         try:
             for w, y in maps:
                 side = in_blocks_of_32(w.kind)

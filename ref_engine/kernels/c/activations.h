@@ -2,9 +2,9 @@
 
    Tokens come in tiles of TILE, then of 8, 4, 2 and 1, so that a kernel finds the activations of its tile at
    fixed distances. A tile of N tokens starts where N tokens before it end; in it, block after block:
-       32-weight types   q N x 32 int8 | d N floats | s N floats | -8 sum, -16 sum, -128 sum: N int32 each
+       32-weight types   q N x 32 int8 | N x (d, s floats, -8 sum, -16 sum, -128 sum int32)
        K-quants          q N x 256 int8 | d N floats | N x 4 pairs of int16, sums of 32 | N x 16 int32, -32 sum of 16 |
-                      N x 8 pairs of int16, sums of 16 */
+                      N x 8 pairs of int16, sums of 16 | N x 32 int32, -32 sum of 8 */
 
 OP int tile_at(ptrdiff_t left)
 {
@@ -33,37 +33,71 @@ OP vi round16(vf x, int8_t *q)
     return whole;
 }
 
-/* One block of 32 of token t in a tile of n. */
-OP void round32(const float *x, uint8_t *block, int n, int t)
+/* `count` blocks of 32, up to 16, of token t in a tile of n: `block` is where the first is. What each needs of all its 32
+   numbers is a lane of vectors that all share. A block without a finite scale is zeros. */
+OP void round32(int count, const float *x, uint8_t *block, int n, int t)
 {
-    int8_t *q = (int8_t *)block + 32 * t;
-    float *d = (float *)(block + 32 * n) + t, *s = d + n;
-    int32_t *shifted = (int32_t *)(block + 40 * n) + t;
-    int32_t most = vi_largest(vi_max(abs_bits(x), abs_bits(x + 16)));
-    float largest = float_of_bits(most), inverse = most ? 127.0f / largest : 0.0f;
-    float scale = most < NOT_FINITE ? largest / 127.0f : NAN;
-    int sum = 0;
-    if (most < NOT_FINITE && inverse <= FLT_MAX) {
-        vf by = vf_set1(inverse);
-        vi low = round16(vf_mul(vf_load(x), by), q), high = round16(vf_mul(vf_load(x + 16), by), q + 16);
-        sum = vi_total(vi_add(low, high));
-    } else
-        memset(q, 0, 32);
-    *d = half_to_float(float_to_half(scale));
-    *s = half_to_float(float_to_half(scale * (float)sum));
-    shifted[0] = -8 * sum;
-    shifted[n] = -16 * sum;
-    shifted[2 * n] = -128 * sum;
+    vi most[16], sums[16];
+    UNROLL for (int b = 0; b < 2 * count; b++) __builtin_prefetch(x + 32 * 16 + 16 * b);
+    UNROLL for (int b = 0; b < 16; b++)
+        most[FOLD_SLOT(b)] = b < count ? vi_max(abs_bits(x + 32 * b), abs_bits(x + 32 * b + 16)) : vi_set1(0);
+    const vf largest = vf_of_bits(vi_fold16(1, most)), none = vf_set1(0), infinite = vf_set1(INFINITY);
+    const vm finite = vm_less(largest, infinite);
+    vf inverse = vf_select(vm_less(none, largest), vf_div(vf_set1(127.0f), largest), none);
+    const vm lost = vm_or(vm_and_not(vm_below(16), finite), vm_and_not(vm_below(16), vm_less(inverse, infinite)));
+    const vf scale = vf_select(finite, vf_div(largest, vf_set1(127.0f)), vf_set1(NAN));
+    float by[16], dropped[16];
+    int32_t words[X32_WORDS][16];
+    vf_store(by, vf_select(lost, none, inverse));
+    UNROLL for (int b = 0; b < 16; b++)
+    {
+        sums[FOLD_SLOT(b)] = vi_set1(0);
+        if (b >= count)
+            continue;
+        const float *from = x + 32 * b;
+        int8_t *q = (int8_t *)block + b * n * X32_BYTES + 32 * t;
+        vi low = round16(vf_mul(vf_load(from), vf_set1(by[b])), q);
+        sums[FOLD_SLOT(b)] = vi_add(low, round16(vf_mul(vf_load(from + 16), vf_set1(by[b])), q + 16));
+    }
+    if (vm_any(lost)) {
+        vf_store(dropped, vf_select(lost, vf_set1(1), none));
+        for (int b = 0; b < count; b++)
+            if (dropped[b] != 0) {
+                memset(block + b * n * X32_BYTES + 32 * t, 0, 32);
+                sums[FOLD_SLOT(b)] = vi_set1(0);
+            }
+    }
+    const vi sum = vi_fold16(0, sums);
+    vi_store(words[0], vi_of_bits(vf_as_half(scale)));
+    vi_store(words[1], vi_of_bits(vf_as_half(vf_mul(scale, vf_of(sum)))));
+    vi_store(words[2], vi_mul(sum, vi_set1(-8)));
+    vi_store(words[3], vi_mul(sum, vi_set1(-16)));
+    vi_store(words[4], vi_mul(sum, vi_set1(-128)));
+    int32_t *to = (int32_t *)(block + 32 * n) + X32_WORDS * t;
+    for (int b = 0; b < count; b++, to += n * (X32_BYTES / 4))
+        UNROLL for (int i = 0; i < X32_WORDS; i++) to[i] = words[i][b];
 }
 
 /* The first of 256 numbers that is `size` or -size; any number if one is NaN. */
 OP float first_of_size(const float *x, float size)
 {
-    for (int i = 0; i < 256; i += 16)
-        if (vm_any(vm_and_not(vm_below(16), vm_less(vf_of_bits(abs_bits(x + i)), vf_set1(size)))))
-            for (int l = i; l < i + 16; l++)
-                if (x[l] == size || x[l] == -size)
-                    return x[l];
+    vf most = vf_load(x), least = most;
+    float lanes[2][16], largest = -INFINITY, smallest = INFINITY;
+    for (int i = 16; i < 256; i += 16) {
+        most = vf_max(most, vf_load(x + i));
+        least = vf_min(least, vf_load(x + i));
+    }
+    vf_store(lanes[0], most);
+    vf_store(lanes[1], least);
+    for (int l = 0; l < 16; l++) {
+        largest = lanes[0][l] > largest ? lanes[0][l] : largest;
+        smallest = lanes[1][l] < smallest ? lanes[1][l] : smallest;
+    }
+    if (largest != size || smallest != -size)
+        return largest == size ? size : -size;
+    for (int i = 0; i < 256; i++)
+        if (x[i] == size || x[i] == -size)
+            return x[i];
     return size;
 }
 
@@ -75,26 +109,29 @@ OP void round256(const float *x, uint8_t *block, int n, int t)
     int16_t *pairs = (int16_t *)(block + 260 * n) + 8 * t;
     int32_t *shifted = (int32_t *)(block + 276 * n) + 16 * t;
     int16_t *sixteens = (int16_t *)(block + 340 * n) + 16 * t;
+    int32_t *eights = (int32_t *)(block + 372 * n) + 32 * t;
     vi most_of_lane = abs_bits(x);
     for (int i = 16; i < 256; i += 16)
         most_of_lane = vi_max(most_of_lane, abs_bits(x + i));
-    int32_t most = vi_largest(most_of_lane), sums[16] = {0};
+    int32_t most = vi_largest(most_of_lane), sums[32];
     float first = first_of_size(x, float_of_bits(most));
     float inverse = most ? -127.0f / first : 0.0f;
     *d = most >= NOT_FINITE ? NAN : most ? 1.0f / inverse : 0.0f;
     if (most < NOT_FINITE && inverse <= FLT_MAX && inverse >= -FLT_MAX)
-        for (int j = 0; j < 16; j++) {
-            vf scaled = vf_mul(vf_load(x + 16 * j), vf_set1(inverse));
-            sums[j] = vi_total(round16(vf_min(scaled, vf_set1(127.0f)), q + 16 * j));
-        }
+        for (int j = 0; j < 16; j++)
+            round16(vf_min(vf_mul(vf_load(x + 16 * j), vf_set1(inverse)), vf_set1(127.0f)), q + 16 * j);
     else
         memset(q, 0, 256);
+    vi_store(sums, vi_sums8(q));
+    vi_store(sums + 16, vi_sums8(q + 128));
+    for (int j = 0; j < 32; j++)
+        eights[j] = -32 * sums[j];
     for (int j = 0; j < 16; j++)
-        shifted[j] = -32 * sums[j];
+        shifted[j] = -32 * (sums[2 * j] + sums[2 * j + 1]);
     for (int j = 0; j < 16; j++)
-        sixteens[j] = (int16_t)sums[j];
+        sixteens[j] = (int16_t)(sums[2 * j] + sums[2 * j + 1]);
     for (int j = 0; j < 8; j++)
-        pairs[j] = (int16_t)(sums[2 * j] + sums[2 * j + 1]);
+        pairs[j] = (int16_t)(sums[4 * j] + sums[4 * j + 1] + sums[4 * j + 2] + sums[4 * j + 3]);
 }
 
 /* The tile that token t of T is in: its first token, and in `n` how many it holds. */
@@ -115,11 +152,14 @@ OP void round_token(int size, const float *x, ptrdiff_t t, ptrdiff_t T, ptrdiff_
     int n;
     ptrdiff_t bytes = size == 32 ? X32_BYTES : XK_BYTES, first = tile_of(t, T, &n);
     uint8_t *block = out + first * blocks * bytes;
-    for (ptrdiff_t b = 0; b < blocks; b++, block += n * bytes)
-        if (size == 32)
-            round32(x + b * 32, block, n, (int)(t - first));
-        else
-            round256(x + b * 256, block, n, (int)(t - first));
+    t -= first;
+    ptrdiff_t b = 0;
+    for (; size == 32 && b + 16 <= blocks; b += 16)
+        round32(16, x + b * 32, block + b * n * bytes, n, (int)t);
+    for (; size == 32 && b < blocks; b += 4)
+        round32(blocks - b < 4 ? (int)(blocks - b) : 4, x + b * 32, block + b * n * bytes, n, (int)t);
+    for (; size == 256 && b < blocks; b++)
+        round256(x + b * 256, block + b * n * bytes, n, (int)t);
 }
 
 static void quantize32(const float *x, ptrdiff_t T, ptrdiff_t blocks, uint8_t *out, int threads)

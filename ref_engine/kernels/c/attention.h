@@ -227,44 +227,48 @@ OP void products(const attend_args *a, int kind, int exact, const attend_keys *k
     }
 }
 
-/* Sixteen scores at p: capped, scaled, minus infinity where masked. */
-OP vf score(const attend_args *a, const float *p, vm seen)
+/* The products of a row made minus infinity where masked, up to a multiple of 16 * TOGETHER, and capped and scaled, unless
+   what they are multiplied by later, which it returns, is the scale. */
+OP float masked(const attend_args *a, const attend_row *row)
 {
-    vf x = vf_load(p);
-    if (a->cap != 0)
-        x = vf_soft_cap(x, a->inverse_cap, a->cap);
-    return vf_select(seen, vf_mul(x, vf_set1(a->scale)), vf_set1(-INFINITY));
+    const ptrdiff_t first = row->from / 16 * 16, last = (row->end - 1) / 16 * 16;
+    const int later = a->cap == 0 && a->scale > 0; /* minus infinity stays, and what is largest is largest */
+    for (ptrdiff_t s = first; !later && s <= last; s += 16) {
+        vf x = vf_load(row->p + s);
+        if (a->cap != 0)
+            x = vf_soft_cap(x, a->inverse_cap, a->cap);
+        vf_store(row->p + s, vf_mul(x, vf_set1(a->scale)));
+    }
+    const vf none = vf_set1(-INFINITY);
+    vf_store(row->p + first, vf_select(seen_lanes(first, row->from, row->end), vf_load(row->p + first), none));
+    vf_store(row->p + last, vf_select(seen_lanes(last, row->from, row->end), vf_load(row->p + last), none));
+    for (ptrdiff_t s = last + 16; (s - first) % (16 * TOGETHER); s += 16)
+        vf_store(row->p + s, none);
+    return later ? a->scale : 1;
 }
 
-/* The scores of a row, and up to a multiple of 16 * TOGETHER minus infinity. Returns the largest, NaN if there is one. */
-OP float scores(const attend_args *a, const attend_row *row)
+/* The largest number of a row, of NaNs any. */
+OP float largest_of(const attend_row *row)
 {
     const ptrdiff_t first = row->from / 16 * 16;
-    vf most = vf_set1(-INFINITY);
-    vm nan = vm_nan(most);
-    ptrdiff_t s = first;
-    for (; s < row->end; s += 16) {
-        const int inside = s >= row->from && s + 16 <= row->end;
-        vf x = score(a, row->p + s, inside ? vm_below(16) : seen_lanes(s, row->from, row->end));
-        nan = vm_or(nan, vm_nan(x));
-        most = vf_max(most, x);
-        vf_store(row->p + s, x);
-    }
-    for (; (s - first) % (16 * TOGETHER); s += 16)
-        vf_store(row->p + s, vf_set1(-INFINITY));
+    vf most[TOGETHER];
     float lanes[16];
-    vf_store(lanes, most);
+    UNROLL for (int i = 0; i < TOGETHER; i++) most[i] = vf_set1(-INFINITY);
+    for (ptrdiff_t s = first; s < row->end; s += 16 * TOGETHER)
+        UNROLL for (int i = 0; i < TOGETHER; i++) most[i] = vf_max(vf_load(row->p + s + 16 * i), most[i]);
+    UNROLL for (int i = 1; i < TOGETHER; i++) most[0] = vf_max(most[0], most[i]);
+    vf_store(lanes, most[0]);
     for (int n = 8; n; n /= 2)
         for (int l = 0; l < n; l++)
             lanes[l] = lanes[l] > lanes[l + n] ? lanes[l] : lanes[l + n];
-    return vm_any(nan) ? NAN : lanes[0];
+    return lanes[0];
 }
 
-/* n vectors p to exp(p - largest). Returns their sum, added to `sum` one by one. */
-OP vf exps_above(int n, float largest, float *p, vf sum)
+/* n vectors p to exp(p * scale - largest). Returns their sum, added to `sum` one by one. */
+OP vf exps_above(int n, float scale, float largest, float *p, vf sum)
 {
     vf e[TOGETHER];
-    UNROLL for (int i = 0; i < n; i++) e[i] = vf_sub(vf_load(p + 16 * i), vf_set1(largest));
+    UNROLL for (int i = 0; i < n; i++) e[i] = vf_sub(vf_mul(vf_load(p + 16 * i), vf_set1(scale)), vf_set1(largest));
     exps(BELOW_ZERO, n, e);
     UNROLL for (int i = 0; i < n; i++)
     {
@@ -274,15 +278,17 @@ OP vf exps_above(int n, float largest, float *p, vf sum)
     return sum;
 }
 
-OP void soft_max(int exact, float largest, const attend_row *row)
+/* A NaN makes the sum one, and so every weight. */
+OP void soft_max(const attend_args *a, int exact, const attend_row *row)
 {
-    const float *sink = row->sink;
+    const float *sink = row->sink, scale = masked(a, row);
     const ptrdiff_t first = row->from / 16 * 16;
-    if (sink && !(*sink <= largest || largest != largest))
+    float largest = largest_of(row) * scale;
+    if (sink && !(*sink <= largest))
         largest = *sink; /* a NaN too */
     vf sum = vf_set1(0);
     for (ptrdiff_t s = first; s < row->end; s += 16 * TOGETHER)
-        sum = exps_above(TOGETHER, largest, row->p + s, sum);
+        sum = exps_above(TOGETHER, scale, largest, row->p + s, sum);
     float total = lane_fold(sum);
     if (sink) {
         float of_sink[16];
@@ -365,7 +371,7 @@ OP void attend_rows(const attend_args *a, int kind, int exact, const attend_keys
     else
         products(a, kind, exact, keys, row, n);
     for (int t = 0; t < n; t++) {
-        soft_max(exact, scores(a, row + t), row + t);
+        soft_max(a, exact, row + t);
         memset(row[t].out, 0, (size_t)a->Vd * 4);
     }
     for (int t = 0; t < n; t += QUERIES) {

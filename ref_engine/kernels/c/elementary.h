@@ -15,8 +15,7 @@ OP void exps(int range, int n, vf *x)
     UNROLL for (int i = 0; i < n; i++)
     {
         low[i] = vm_less(x[i], least);
-        vf clipped = vf_select(low[i], vf_set1(0), x[i]); /* results below normal numbers cost as much as a hundred others */
-        clipped = range == BELOW_ZERO ? clipped : vf_min(most, clipped); /* in this order a NaN stays one */
+        vf clipped = range == BELOW_ZERO ? x[i] : vf_min(most, x[i]); /* in this order a NaN stays one */
         twos[i] = vf_rint(vf_mul(clipped, vf_set1(1.44269504088896341f)));
         r[i] = vf_add_exact(clipped, twos[i], vf_set1(-0.693359375f)); /* 8 bits times 9 */
         r[i] = vf_sub(r[i], vf_mul(twos[i], vf_set1(-2.12194440e-4f)));
@@ -27,7 +26,7 @@ OP void exps(int range, int n, vf *x)
     UNROLL for (int i = 0; i < n; i++)
     {
         y[i] = vf_add(vf_add(vf_mul(y[i], vf_mul(r[i], r[i])), r[i]), one);
-        y[i] = vf_select(low[i], vf_set1(0), vf_ldexp(y[i], twos[i]));
+        y[i] = vf_ldexp_but(low[i], y[i], twos[i]); /* results below normal numbers cost as much as a hundred others */
         x[i] = range == BELOW_ZERO ? y[i] : vf_select(vm_less(most, x[i]), vf_set1(INFINITY), y[i]);
     }
 }

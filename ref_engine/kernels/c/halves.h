@@ -1,7 +1,7 @@
 /* Half a layer in one call: a norm, products, what lies between them, and the sum with the stream.
 
    Every step has the bits of the kernel that does it alone. Nothing of it is written to fresh memory but the result. */
-#define FFN_TOKENS 256 /* at a time, so that what is hidden stays in a core's cache */
+#define FFN_TOKENS 264 /* at a time, so that what is hidden stays in a core's cache */
 
 /* T tokens of n numbers, normalised into y; x itself where there is no norm. */
 static const float *normed(const norm_args *norm, const float *x, ptrdiff_t T, ptrdiff_t n, float *y, int threads)
@@ -74,9 +74,9 @@ OP void remember(const attention_half_args *a, const float *x, ptrdiff_t n, void
         memcpy((float *)cache + at, x, (size_t)n * 4);
 }
 
-/* Queries of a share to `queries`, keys and values into its cache. q, k, v: as the products gave them. */
+/* Queries of a share in place, keys and values into its cache. q, k, v: as the products gave them. */
 static void prepare_share(const attention_half_args *a, const share_args *share, float *q, float *k, const float *v,
-                          float *queries, int threads)
+                          int threads)
 {
     const ptrdiff_t H = a->attend.H, K = a->attend.K, Hd = a->attend.Hd, Vd = a->attend.Vd;
     (void)threads;
@@ -84,10 +84,10 @@ static void prepare_share(const attention_half_args *a, const share_args *share,
     for (ptrdiff_t i = 0; i < share->T; i++) {
         const ptrdiff_t t = share->row + i, s = share->S - share->T + i;
         for (ptrdiff_t h = 0; h < H; h++) {
-            float *to = queries + (t * H + h) * Hd;
-            const float *turned = prepared(a, &a->q_norm, q + (t * H + h) * Hd, t, to);
-            for (ptrdiff_t j = 0; j < Hd && (turned != to || a->query_scale != 1); j++)
-                to[j] = turned[j] * a->query_scale; /* times 1 is a copy */
+            float *one = q + (t * H + h) * Hd, room[MOST_HEAD];
+            const float *turned = prepared(a, &a->q_norm, one, t, room);
+            for (ptrdiff_t j = 0; j < Hd && (turned != one || a->query_scale != 1); j++)
+                one[j] = turned[j] * a->query_scale; /* times 1 is a copy */
         }
         for (ptrdiff_t h = 0; h < K; h++) {
             float *one = k + (t * K + h) * Hd, turned[MOST_HEAD];
@@ -121,7 +121,6 @@ static size_t attention_half(const attention_half_args *a, int threads)
     uint8_t *rounded = NULL, *rounded_mixed = take(half->scratch, &at, T * rounded_bytes(&a->output));
     for (int i = 0; i < 3; i++)
         results[i] = (float *)take(half->scratch, &at, T * maps[i]->rows * 4);
-    float *queries = (float *)take(half->scratch, &at, T * a->q.rows * 4);
     float *mixed = (float *)take(half->scratch, &at, T * H * a->attend.Vd * 4);
     for (ptrdiff_t i = 0; i < a->n_shares; i++) {
         attend_args one = a->attend;
@@ -141,8 +140,8 @@ static size_t attention_half(const attention_half_args *a, int threads)
         map_tokens(maps[i], rounded, T, results[i], threads);
     }
     for (ptrdiff_t i = 0; i < a->n_shares; i++) {
-        prepare_share(a, a->shares + i, results[0], results[1], results[2], queries, threads);
-        attend_share(a, a->shares + i, queries, mixed, (float *)rounded, threads);
+        prepare_share(a, a->shares + i, results[0], results[1], results[2], threads);
+        attend_share(a, a->shares + i, results[0], mixed, (float *)rounded, threads);
     }
     round_tokens(&a->output, mixed, T, rounded_mixed, threads);
     map_tokens(&a->output, rounded_mixed, T, x, threads);

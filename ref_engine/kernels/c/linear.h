@@ -55,7 +55,7 @@ OP void scaled_halves(int n, const vb *q, vf first, vf second, const int8_t *x, 
     vi low[TILE], high[TILE];
     UNROLL for (int t = 0; t < n; t++) low[t] = vi_set1(0);
     dots(n, sixteens, 4, 5, x, 32, low); /* 16 times the sum of the first 16 */
-    UNROLL for (int t = 0; t < n; t++) high[t] = vi_add(vi_set1(sum[t]), low[t]);
+    UNROLL for (int t = 0; t < n; t++) high[t] = vi_add(vi_set1(sum[X32_WORDS * t]), low[t]);
     UNROLL for (int t = 0; t < n; t++) low[t] = vi_mul(low[t], vi_set1(-1));
     dots(n, q, 4, 5, x, 32, low);
     dots(n, q + 4, 4, 5, x + 16, 32, high);
@@ -67,7 +67,7 @@ OP void tile32(int kind, int n, int wide, const uint8_t *w, const uint8_t *x, pt
                ptrdiff_t stride, int rows)
 {
     const sections at = sections_of(kind, blocks);
-    const int sum_at = kind == W_Q4_0 ? 40 : kind == W_Q5_0 || kind == W_MXFP4 || kind == W_NVFP4 ? 44 : 48;
+    const int sum_at = kind == W_Q4_0 ? 2 : kind == W_Q5_0 || kind == W_MXFP4 || kind == W_NVFP4 ? 3 : 4;
     const int bits = bits32(kind);
     const vb levels = levels_of(w);
     vf acc[TILE];
@@ -76,8 +76,8 @@ OP void tile32(int kind, int n, int wide, const uint8_t *w, const uint8_t *x, pt
         if (n == 1)
             fetch_ahead(w + b * block_bytes32(kind), block_bytes32(kind));
         const int8_t *xq = (const int8_t *)x;
-        const float *xd = (const float *)(x + 32 * n), *xs = xd + n;
-        const int32_t *sum = (const int32_t *)(x + sum_at * n);
+        const float *xd = (const float *)(x + 32 * n), *xs = xd + 1; /* X32_WORDS of them from one token to the next */
+        const int32_t *sum = (const int32_t *)(x + 32 * n) + sum_at;
         vb q[8];
         const uint8_t *block = w + b * wide_bytes(kind), *scales = w + at.d + b * d_bytes(kind);
         vf fsum[TILE], d, m;
@@ -95,39 +95,42 @@ OP void tile32(int kind, int n, int wide, const uint8_t *w, const uint8_t *x, pt
         else {
             vi isum[TILE];
             UNROLL for (int t = 0; t < n; t++)
-                isum[t] = vi_set1(has_m(kind) ? 0 : bits == 8 ? SHIFTED_START(sum[t]) : sum[t]);
+                isum[t] = vi_set1(has_m(kind) ? 0 : bits == 8 ? SHIFTED_START(sum[X32_WORDS * t]) : sum[X32_WORDS * t]);
             dots(n, q, 8, bits, xq, 32, isum);
             UNROLL for (int t = 0; t < n; t++) fsum[t] = vf_of(isum[t]);
         }
         UNROLL for (int t = 0; t < n; t++)
         {
             vf scale = kind == W_NVFP4 ? vf_set1(NVFP4_STEP) : d;
-            acc[t] = vf_add(acc[t], vf_mul(vf_mul(scale, vf_set1(xd[t])), fsum[t]));
+            acc[t] = vf_add(acc[t], vf_mul(vf_mul(scale, vf_set1(xd[X32_WORDS * t])), fsum[t]));
             if (has_m(kind))
-                acc[t] = vf_add_exact(acc[t], m, vf_set1(xs[t])); /* both were float16: 22 bits at most */
+                acc[t] = vf_add_exact(acc[t], m, vf_set1(xs[X32_WORDS * t])); /* both were float16: 22 bits at most */
         }
     }
     UNROLL for (int t = 0; t < n; t++) store_rows(y + t * stride, acc[t], rows);
 }
 
-/* isum[t] + sub-block j of 32 weights, times its scale or its two. shifted: -32 times the sums of 16 activations. */
+/* isum[t] + sub-block j of 32 weights, times its scale or its two. shifted, eights: -32 times the sums of 16 activations
+   and of 8, in tiles of tokens. */
 OP void sub_block(int kind, int n, int wide, const vb *q, const uint8_t *w, int j, const int8_t *x,
-                  const int32_t *shifted, vi *isum)
+                  const int32_t *shifted, const int32_t *eights, vi *isum)
 {
-    const int bits = bits_k(kind), each = in_sixteens(kind) ? 4 : 8;
+    const int bits = bits_k(kind), of_scale = in_sixteens(kind) ? 4 : 8;
+    const int quads = short_quads(kind) ? short_quads(kind) : of_scale;
     if (kind == W_LEVELS2) { /* without a scale */
         dots(n, q, 8, bits, x, 256, isum);
         return;
     }
-    UNROLL for (int half = 0; half < 2; half++)
+    UNROLL for (int at = 0; at < 8; at += quads)
     {
-        if (half && each == 8)
-            break;
-        const int i = 2 * j + half, at = each == 4 ? i : j;
-        vi scale = wide ? vi_load(w + WIDE_K_SCALES + 64 * at) : scale_k(kind, w + K_SCALES + 16 * at), sum[TILE];
-        UNROLL for (int t = 0; t < n; t++) sum[t] = vi_set1(start_k(kind, shifted + 16 * t + i));
-        dots(n, q + 4 * half, each, bits, x + 16 * half, 256, sum);
-        UNROLL for (int t = 0; t < n; t++) isum[t] = vi_add(isum[t], vi_mul(sum[t], scale));
+        const int i = (8 * j + at) / of_scale;
+        vi scale = wide ? vi_load(w + WIDE_K_SCALES + 64 * i) : scale_k(kind, w + K_SCALES + 16 * i), sum[TILE];
+        UNROLL for (int t = 0; t < n; t++)
+            sum[t] = vi_set1(start_k(kind, quads, shifted + 16 * t + 2 * j + at / 4, eights + 32 * t + 4 * j + at / 2));
+        dots(n, q + at, quads, bits, x + 4 * at, 256, sum);
+        UNROLL for (int t = 0; t < n; t++)
+            isum[t] = short_quads(kind) ? vi_add_scaled(isum[t], sum[t], scale)
+                                        : vi_add(isum[t], vi_mul(sum[t], scale));
     }
 }
 
@@ -152,7 +155,7 @@ OP void tile_k(int kind, int n, int wide, const uint8_t *w, const uint8_t *x, pt
         const int8_t *xq = (const int8_t *)x;
         const float *xd = (const float *)(x + 256 * n);
         const int32_t *pairs = (const int32_t *)(x + 260 * n), *shifted = (const int32_t *)(x + 276 * n);
-        const int32_t *pairs16 = (const int32_t *)(x + 340 * n);
+        const int32_t *pairs16 = (const int32_t *)(x + 340 * n), *eights = (const int32_t *)(x + 372 * n);
         vi isum[TILE];
         UNROLL for (int t = 0; t < n; t++) isum[t] = vi_set1(kind == W_LEVELS2 ? minus_sum(shifted + 16 * t) : 0);
         UNROLL for (int j = 0; j < 8; j++)
@@ -164,7 +167,7 @@ OP void tile_k(int kind, int n, int wide, const uint8_t *w, const uint8_t *x, pt
                 UNROLL for (int i = 0; i < 8; i++) q[i] = vb_load(w + 512 * j + 64 * i);
             else
                 unpack_k(kind, levels, w, j, q);
-            sub_block(kind, n, wide, q, w, j, xq + 32 * j, shifted, isum);
+            sub_block(kind, n, wide, q, w, j, xq + 32 * j, shifted, eights, isum);
         }
         vf d = wide ? vf_load((const float *)(w + WIDE_K_D)) : d_k(kind, w);
         UNROLL for (int t = 0; t < n; t++)

@@ -53,14 +53,14 @@ static void place_rounded(const expert_map *m, const uint8_t *from, ptrdiff_t t,
     for (ptrdiff_t at = 0; at < bytes; at += block, from += block, to += n * block)
         if (in_blocks_of_32(m->kind)) {
             memcpy(to + 32 * t, from, 32);
-            for (int i = 32; i < X32_BYTES; i += 4)
-                memcpy(to + i * n + 4 * t, from + i, 4);
+            memcpy(to + 32 * n + 4 * X32_WORDS * t, from + 32, 4 * X32_WORDS);
         } else {
             memcpy(to + 256 * t, from, 256);
             memcpy(to + 256 * n + 4 * t, from + 256, 4);
             memcpy(to + 260 * n + 16 * t, from + 260, 16);
             memcpy(to + 276 * n + 64 * t, from + 276, 64);
             memcpy(to + 340 * n + 32 * t, from + 340, 32);
+            memcpy(to + 372 * n + 128 * t, from + 372, 128);
         }
 }
 

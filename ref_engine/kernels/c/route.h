@@ -27,7 +27,7 @@ OP void soft_max_of(float *x, ptrdiff_t n)
         largest = x[i] > largest || x[i] != x[i] ? x[i] : largest; /* than a NaN nothing is larger */
     vf sum = vf_set1(0);
     for (ptrdiff_t i = 0; i < n; i += 16)
-        sum = exps_above(1, largest, x + i, sum);
+        sum = exps_above(1, 1, largest, x + i, sum);
     for (ptrdiff_t i = n; i < PADDED_SCORES(n); i++)
         x[i] = 0;
     const float inverse = 1.0f / lane_fold(sum);

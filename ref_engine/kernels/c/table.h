@@ -19,8 +19,10 @@ enum { P_F32, P_F16, P_BF16 };
 enum { GLU_SILU, GLU_GELU, GLU_RELU, GLU_RELU_SQR, GLU_SWIGLU_OAI, GLU_SWIGLU_CLAMP, GLU_SWIGLU_LIMIT, GLU_SITU };
 
 /* Rounded activations: bytes for one token's block. Tokens come in tiles; see activations.h. */
-#define X32_BYTES 52  /* 32 integers, d, s, and -8, -16, -128 times their sum */
-#define XK_BYTES 372  /* 256 integers, d, 4 pairs of sums of 32, 16 times -32 * sum of 16, 8 pairs of sums of 16 */
+#define X32_WORDS 5   /* d, s, and -8, -16, -128 times the sum of the integers */
+#define X32_BYTES 52  /* 32 integers and those */
+#define XK_BYTES 500  /* 256 integers, d, 4 pairs of sums of 32, 16 times -32 * sum of 16, 8 pairs of sums of 16,
+                         32 times -32 * sum of 8 */
 
 typedef struct {
     const float *q;          /* (T, H, Hd) */

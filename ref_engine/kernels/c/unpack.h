@@ -20,6 +20,16 @@ OP vb levels_of(const uint8_t *group)
     return vb_load(group);
 }
 
+/* Quads whose sums, with whatever makes them smaller, are within 16 bits: there, sums times scales are one instruction.
+   16 x 15 x 127 (Q4_K), 8 x 31 x 127 (Q5_K), 8 x 32 x 127 (Q6_K; Q3_K has its wide tiles); 0: none or too few. */
+OP int short_quads(int kind)
+{
+    const int quads = kind == W_Q2_K || kind == W_Q4_K                     ? 4
+                      : kind == W_Q3_K || kind == W_Q5_K || kind == W_Q6_K ? 2
+                                                                           : 0;
+    return quads < DOT_STEP(bits_k(kind)) ? 0 : quads;
+}
+
 OP void unpack32(int kind, vb levels, const uint8_t *q, const uint8_t *qh, vb *w)
 {
     if (kind == W_Q8_0) {
@@ -86,18 +96,21 @@ OP vf d_k(int kind, const uint8_t *w)
     return has_levels(kind) ? vf_load((const float *)(w + K_D)) : vf_load_half(w + K_D);
 }
 
-/* The integer scales of a sub-block in 16 rows. */
+/* The integer scales of a sub-block in 16 rows, the upper half of each zero where sums are short. */
 OP vi scale_k(int kind, const uint8_t *scales)
 {
     return kind == W_Q2_K                      ? vi_and(vi_load_u8(scales), vi_set1(15))
            : kind == W_Q4_K || kind == W_Q5_K ? vi_load_u8(scales)
+           : short_quads(kind)                ? vi_and(vi_load_i8(scales), vi_set1(0xffff))
                                               : vi_load_i8(scales);
 }
 
-/* Where the sum of a sub-block begins, since unpacked weights are level_offset() too large, or 32 (Q6_K).
-   shifted: -32 times the sums of the next 16 activations, and of the 16 after them. */
-OP int32_t start_k(int kind, const int32_t *shifted)
+/* Where the sum of some quads begins, since unpacked weights are level_offset() too large, or 32 (Q6_K).
+   shifted: -32 times the sums of the next 16 activations, and of the 16 after them; eights: the same of 8. */
+OP int32_t start_k(int kind, int quads, const int32_t *shifted, const int32_t *eights)
 {
+    if (quads == 2)
+        return has_mins(kind) ? 0 : eights[0];
     return has_mins(kind)        ? 0
            : kind == W_LEVELS3   ? SHIFTED_START(4 * shifted[0])
            : kind == W_LEVELS4   ? SHIFTED_START(4 * (shifted[0] + shifted[1]))

@@ -55,6 +55,11 @@ OP vi vi_load(const void *p)
     const __m256i *v = (const __m256i *)p;
     return vi_both(_mm256_loadu_si256(v), _mm256_loadu_si256(v + 1));
 }
+OP void vi_store(void *p, vi x)
+{
+    _mm256_storeu_si256((__m256i *)p, x.a);
+    _mm256_storeu_si256((__m256i *)p + 1, x.b);
+}
 OP vi vi_load_u8(const uint8_t *p)
 {
     __m128i x = _mm_loadu_si128((const __m128i *)p);
@@ -86,7 +91,6 @@ OP vm vm_less(vf x, vf y)
 {
     return vf_both(_mm256_cmp_ps(x.a, y.a, _CMP_LT_OQ), _mm256_cmp_ps(x.b, y.b, _CMP_LT_OQ));
 }
-OP vm vm_nan(vf x) { return vf_both(_mm256_cmp_ps(x.a, x.a, _CMP_UNORD_Q), _mm256_cmp_ps(x.b, x.b, _CMP_UNORD_Q)); }
 OP vm vm_below(int n)
 {
     __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
@@ -97,6 +101,10 @@ OP vm vm_or(vm x, vm y) { return vf_both(_mm256_or_ps(x.a, y.a), _mm256_or_ps(x.
 OP vm vm_and_not(vm x, vm y) { return vf_both(_mm256_andnot_ps(y.a, x.a), _mm256_andnot_ps(y.b, x.b)); }
 OP int vm_any(vm x) { return _mm256_movemask_ps(_mm256_or_ps(x.a, x.b)) != 0; }
 OP vf vf_select(vm m, vf x, vf y) { return vf_both(_mm256_blendv_ps(y.a, x.a, m.a), _mm256_blendv_ps(y.b, x.b, m.b)); }
+OP vf vf_ldexp_but(vm zero, vf a, vf n)
+{
+    return vf_select(zero, vf_set1(0), vf_ldexp(a, vf_select(zero, vf_set1(0), n)));
+}
 
 OP float half_to_float(uint16_t h) { return _cvtsh_ss(h); }
 OP uint16_t float_to_half(float x) { return _cvtss_sh(x, _MM_FROUND_TO_NEAREST_INT); }
@@ -185,6 +193,11 @@ OP vi vi_dot_pairs(vi acc, const uint8_t *pairs, int32_t x)
                                _mm256_madd_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128(p + 1)), xs)));
 }
 
+OP vi vi_add_scaled(vi acc, vi sum, vi scale)
+{
+    return vi_add(acc, vi_both(_mm256_madd_epi16(sum.a, scale.a), _mm256_madd_epi16(sum.b, scale.b)));
+}
+
 /* Each step adds the upper half of what is left of two vectors onto the lower, and leaves both in one. */
 OP __m256 fold8_(const vf *a, int first)
 {
@@ -201,3 +214,20 @@ OP __m256 fold8_(const vf *a, int first)
 }
 OP vf vf_fold16(vf *a) { return vf_both(fold8_(a, 0), fold8_(a, 8)); }
 #define FOLD_SLOT(k) (8 * ((k) / 8) + 2 * ((k) % 4) + (k) / 4 % 2)
+OP vi vi_fold16(int largest, vi *a)
+{
+    int32_t lanes[16];
+    for (int k = 0; k < 16; k++)
+        lanes[k] = largest ? vi_largest(a[FOLD_SLOT(k)]) : vi_total(a[FOLD_SLOT(k)]);
+    return vi_load(lanes);
+}
+OP __m256i sums8_(const int8_t *x) /* of 64 bytes made unsigned, which is 128 more */
+{
+    __m256i more = _mm256_set1_epi8(-128), zero = _mm256_setzero_si256();
+    __m256i a = _mm256_sad_epu8(_mm256_xor_si256(_mm256_loadu_si256((const __m256i *)x), more), zero);
+    __m256i b = _mm256_sad_epu8(_mm256_xor_si256(_mm256_loadu_si256((const __m256i *)(x + 32)), more), zero);
+    __m256 both = _mm256_shuffle_ps(_mm256_castsi256_ps(a), _mm256_castsi256_ps(b), 0x88);
+    __m256i sums = _mm256_permute4x64_epi64(_mm256_castps_si256(both), 0xD8);
+    return _mm256_sub_epi32(sums, _mm256_set1_epi32(8 * 128));
+}
+OP vi vi_sums8(const int8_t *x) { return vi_both(sums8_(x), sums8_(x + 64)); }

@@ -36,6 +36,7 @@ OP int32_t vi_largest(vi a) { return _mm512_reduce_max_epi32(a); }
 OP int32_t vi_total(vi a) { return _mm512_reduce_add_epi32(a); }
 OP vf vf_of(vi a) { return _mm512_cvtepi32_ps(a); }
 OP vi vi_load(const void *p) { return _mm512_loadu_si512(p); }
+OP void vi_store(void *p, vi a) { _mm512_storeu_si512(p, a); }
 OP vi vi_load_u8(const uint8_t *p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)); }
 OP vi vi_load_i8(const uint8_t *p) { return _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)); }
 OP void vi_store_i8(int8_t *p, vi a) { _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(a)); }
@@ -45,12 +46,12 @@ OP vi vi_rint(vf a) { return _mm512_cvtps_epi32(a); }
 OP vf vf_ldexp(vf a, vf n) { return _mm512_scalef_ps(a, n); }
 
 OP vm vm_less(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
-OP vm vm_nan(vf a) { return _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q); }
 OP vm vm_below(int n) { return (vm)((1u << n) - 1); }
 OP vm vm_or(vm a, vm b) { return (vm)(a | b); }
 OP vm vm_and_not(vm a, vm b) { return (vm)(a & ~b); }
 OP int vm_any(vm a) { return a != 0; }
 OP vf vf_select(vm m, vf a, vf b) { return _mm512_mask_blend_ps(m, b, a); }
+OP vf vf_ldexp_but(vm zero, vf a, vf n) { return _mm512_maskz_scalef_ps((vm)~zero, a, n); }
 
 OP float half_to_float(uint16_t h) { return _cvtsh_ss(h); }
 OP uint16_t float_to_half(float x) { return _cvtss_sh(x, _MM_FROUND_TO_NEAREST_INT); }
@@ -107,6 +108,7 @@ OP vi vi_dot_pairs(vi acc, const uint8_t *pairs, int32_t x)
     vi w = _mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i *)pairs));
     return _mm512_dpwssd_epi32(acc, w, _mm512_set1_epi32(x));
 }
+OP vi vi_add_scaled(vi acc, vi sum, vi scale) { return _mm512_dpwssd_epi32(acc, sum, scale); }
 #else
 /* Pairs of products stay within int16 for as many quads as the width of the weights allows: 31 * 127 * 2 * 4 < 2**15. */
 #define DOT_STEP(bits) ((bits) <= 5 ? 4 : 2)
@@ -138,6 +140,7 @@ OP vi vi_dot_pairs(vi acc, const uint8_t *pairs, int32_t x)
     vi w = _mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i *)pairs));
     return _mm512_add_epi32(acc, _mm512_madd_epi16(w, _mm512_set1_epi32(x)));
 }
+OP vi vi_add_scaled(vi acc, vi sum, vi scale) { return _mm512_add_epi32(acc, _mm512_madd_epi16(sum, scale)); }
 #endif
 
 /* Each step adds the upper half of what is left of two vectors onto the lower, and leaves both in one. */
@@ -154,3 +157,29 @@ OP vf vf_fold16(vf *a)
     return vf_add(_mm512_shuffle_ps(a[0], a[1], 0x88), _mm512_shuffle_ps(a[0], a[1], 0xDD));
 }
 #define FOLD_SLOT(k) (4 * ((k) % 4) + (k) / 4)
+OP vi vi_either(int largest, vi a, vi b) { return largest ? vi_max(a, b) : vi_add(a, b); }
+OP vi vi_fold16(int largest, vi *a)
+{
+    for (int k = 0; k < 8; k++)
+        a[k] = vi_either(largest, _mm512_shuffle_i32x4(a[2 * k], a[2 * k + 1], 0x44),
+                         _mm512_shuffle_i32x4(a[2 * k], a[2 * k + 1], 0xEE));
+    for (int k = 0; k < 4; k++)
+        a[k] = vi_either(largest, _mm512_shuffle_i32x4(a[2 * k], a[2 * k + 1], 0x88),
+                         _mm512_shuffle_i32x4(a[2 * k], a[2 * k + 1], 0xDD));
+    for (int k = 0; k < 2; k++)
+        a[k] = vi_either(largest, _mm512_unpacklo_epi64(a[2 * k], a[2 * k + 1]),
+                         _mm512_unpackhi_epi64(a[2 * k], a[2 * k + 1]));
+    __m512 x = _mm512_castsi512_ps(a[0]), y = _mm512_castsi512_ps(a[1]);
+    return vi_either(largest, _mm512_castps_si512(_mm512_shuffle_ps(x, y, 0x88)),
+                     _mm512_castps_si512(_mm512_shuffle_ps(x, y, 0xDD)));
+}
+OP __m256i sums8_(const int8_t *x) /* of bytes without a sign, 128 too large */
+{
+    __m512i bytes = _mm512_xor_si512(_mm512_loadu_si512(x), _mm512_set1_epi8(-128));
+    return _mm512_cvtepi64_epi32(_mm512_sad_epu8(bytes, _mm512_setzero_si512()));
+}
+OP vi vi_sums8(const int8_t *x)
+{
+    __m512i both = _mm512_inserti64x4(_mm512_castsi256_si512(sums8_(x)), sums8_(x + 64), 1);
+    return _mm512_sub_epi32(both, _mm512_set1_epi32(8 * 128));
+}

@@ -38,6 +38,7 @@ OP int32_t vi_largest(vi a) { int32_t y = a.v[0]; for (int l = 1; l < 16; l++) y
 OP int32_t vi_total(vi a) { int32_t y = 0; for (int l = 0; l < 16; l++) y += a.v[l]; return y; }
 OP vf vf_of(vi a) { LANES_(vf, (float)a.v[l]); }
 OP vi vi_load(const void *p) { vi y; memcpy(&y, p, 64); return y; }
+OP void vi_store(void *p, vi a) { memcpy(p, &a, 64); }
 OP vi vi_load_u8(const uint8_t *p) { LANES_(vi, p[l]); }
 OP vi vi_load_i8(const uint8_t *p) { LANES_(vi, (int8_t)p[l]); }
 OP void vi_store_i8(int8_t *p, vi a) { for (int l = 0; l < 16; l++) p[l] = (int8_t)a.v[l]; }
@@ -62,12 +63,16 @@ OP vf vf_ldexp(vf a, vf n)
 }
 
 OP vm vm_less(vf a, vf b) { LANES_(vm, -(a.v[l] < b.v[l])); }
-OP vm vm_nan(vf a) { LANES_(vm, -(a.v[l] != a.v[l])); }
 OP vm vm_below(int n) { LANES_(vm, -(l < n)); }
 OP vm vm_or(vm a, vm b) { LANES_(vm, a.v[l] | b.v[l]); }
 OP vm vm_and_not(vm a, vm b) { LANES_(vm, a.v[l] & ~b.v[l]); }
 OP int vm_any(vm a) { int any = 0; for (int l = 0; l < 16; l++) any |= a.v[l]; return any; }
 OP vf vf_select(vm m, vf a, vf b) { LANES_(vf, m.v[l] ? a.v[l] : b.v[l]); }
+/* a * 2**n, and zero in some lanes, whatever n is there */
+OP vf vf_ldexp_but(vm zero, vf a, vf n)
+{
+    return vf_select(zero, vf_set1(0), vf_ldexp(a, vf_select(zero, vf_set1(0), n)));
+}
 
 OP vf vf_load_half(const void *p)
 {
@@ -111,6 +116,23 @@ OP vi vi_dot_pairs(vi acc, const uint8_t *pairs, int32_t x)
 {
     int low = (int16_t)(x & 0xffff), high = x >> 16;
     LANES_(vi, acc.v[l] + pairs[2 * l] * low + pairs[2 * l + 1] * high);
+}
+
+/* acc + sum * scale, for sums within 16 bits and scales in the lower 16, where the upper half is zero */
+OP vi vi_add_scaled(vi acc, vi sum, vi scale) { LANES_(vi, acc.v[l] + sum.v[l] * (int16_t)scale.v[l]); }
+/* Sums of 8 of 128 numbers. */
+OP vi vi_sums8(const int8_t *x)
+{
+    LANES_(vi, x[8 * l] + x[8 * l + 1] + x[8 * l + 2] + x[8 * l + 3] + x[8 * l + 4] + x[8 * l + 5] + x[8 * l + 6] +
+                   x[8 * l + 7]);
+}
+/* a[k] -> lane k, wherever FOLD_SLOT puts it: the largest, or the sum, of all lanes of a[k] */
+OP vi vi_fold16(int largest, vi *a)
+{
+    vi y;
+    for (int k = 0; k < 16; k++)
+        y.v[k] = largest ? vi_largest(a[k]) : vi_total(a[k]);
+    return y;
 }
 
 /* a[k] -> lane k: the sixteen lanes of a[k], folded upper half onto lower */

@@ -34,6 +34,10 @@ OP vi vi_max(vi a, vi b) { FOUR_(vi, vmaxq_s32(a.v[r], b.v[r])); }
 OP int32_t vi_largest(vi a) { return vmaxvq_s32(vmaxq_s32(vmaxq_s32(a.v[0], a.v[1]), vmaxq_s32(a.v[2], a.v[3]))); }
 OP int32_t vi_total(vi a) { return vaddvq_s32(vaddq_s32(vaddq_s32(a.v[0], a.v[1]), vaddq_s32(a.v[2], a.v[3]))); }
 OP vf vf_of(vi a) { FOUR_(vf, vcvtq_f32_s32(a.v[r])); }
+OP void vi_store(void *p, vi a)
+{
+    UNROLL for (int r = 0; r < 4; r++) vst1q_u8((uint8_t *)p + 16 * r, vreinterpretq_u8_s32(a.v[r]));
+}
 OP vi vi_load(const void *p) { FOUR_(vi, vreinterpretq_s32_u8(vld1q_u8((const uint8_t *)p + 16 * r))); }
 OP vi vi_load_u8(const uint8_t *p)
 {
@@ -68,7 +72,6 @@ OP float32x4_t ldexp_(float32x4_t a, float32x4_t n)
 OP vf vf_ldexp(vf a, vf n) { FOUR_(vf, ldexp_(a.v[r], n.v[r])); }
 
 OP vm vm_less(vf a, vf b) { FOUR_(vm, vcltq_f32(a.v[r], b.v[r])); }
-OP vm vm_nan(vf a) { FOUR_(vm, vmvnq_u32(vceqq_f32(a.v[r], a.v[r]))); }
 OP vm vm_below(int n)
 {
     static const int32_t LANE[4] = {0, 1, 2, 3};
@@ -79,6 +82,10 @@ OP vm vm_or(vm a, vm b) { FOUR_(vm, vorrq_u32(a.v[r], b.v[r])); }
 OP vm vm_and_not(vm a, vm b) { FOUR_(vm, vbicq_u32(a.v[r], b.v[r])); }
 OP int vm_any(vm a) { return vmaxvq_u32(vorrq_u32(vorrq_u32(a.v[0], a.v[1]), vorrq_u32(a.v[2], a.v[3]))) != 0; }
 OP vf vf_select(vm m, vf a, vf b) { FOUR_(vf, vbslq_f32(m.v[r], a.v[r], b.v[r])); }
+OP vf vf_ldexp_but(vm zero, vf a, vf n)
+{
+    return vf_select(zero, vf_set1(0), vf_ldexp(a, vf_select(zero, vf_set1(0), n)));
+}
 
 OP float half_to_float(uint16_t h)
 {
@@ -170,6 +177,11 @@ OP vi vi_dot_pairs(vi acc, const uint8_t *pairs, int32_t x)
     return acc;
 }
 
+OP vi vi_add_scaled(vi acc, vi sum, vi scale)
+{
+    FOUR_(vi, vmlal_s16(acc.v[r], vmovn_s32(sum.v[r]), vmovn_s32(scale.v[r])));
+}
+
 /* Sixteen lanes to four: twice the upper half onto the lower. */
 OP float32x4_t fold4_(vf a) { return vaddq_f32(vaddq_f32(a.v[0], a.v[2]), vaddq_f32(a.v[1], a.v[3])); }
 /* Two vectors of four lanes to two each, side by side: again the upper half onto the lower. */
@@ -185,3 +197,16 @@ OP vf vf_fold16(vf *a)
                          fold2_(fold4_(a[4 * r + 2]), fold4_(a[4 * r + 3]))));
 }
 #define FOLD_SLOT(k) (k)
+OP int32x4_t folded4_(int largest, vi a)
+{
+    return largest ? vmaxq_s32(vmaxq_s32(a.v[0], a.v[1]), vmaxq_s32(a.v[2], a.v[3]))
+                   : vaddq_s32(vaddq_s32(a.v[0], a.v[1]), vaddq_s32(a.v[2], a.v[3]));
+}
+OP int32x4_t paired4_(int largest, int32x4_t a, int32x4_t b) { return largest ? vpmaxq_s32(a, b) : vpaddq_s32(a, b); }
+OP vi vi_fold16(int largest, vi *a)
+{
+    FOUR_(vi, paired4_(largest, paired4_(largest, folded4_(largest, a[4 * r]), folded4_(largest, a[4 * r + 1])),
+                       paired4_(largest, folded4_(largest, a[4 * r + 2]), folded4_(largest, a[4 * r + 3]))));
+}
+OP int32x4_t sums4_(const int8_t *x) { return vpaddlq_s16(vpaddlq_s8(vld1q_s8(x))); }
+OP vi vi_sums8(const int8_t *x) { FOUR_(vi, vpaddq_s32(sums4_(x + 32 * r), sums4_(x + 32 * r + 16))); }
