@@ -3,7 +3,7 @@ typedef unsigned char u8;
 typedef signed char i8;
 typedef unsigned short u16;
 
-#ifndef EMULATED  // the tests' emulator has its own
+#ifndef EMULATED  // the tests' emulator has no assembly
 __device__ __forceinline__ float half_to_float(u16 h) {
     float f;
     asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(h));
@@ -16,11 +16,10 @@ __device__ __forceinline__ u16 float_to_half(float f) {  // to nearest, ties to 
     return h;
 }
 
+#endif
+
 // From an address that is a multiple of the type's size.
 template <class V> __device__ __forceinline__ V load(const void *p) { return *(const V *)p; }
-
-#define DYNAMIC_SHARED(type, name) extern __shared__ type name[]
-#endif
 
 #define WARP 32
 #define WHOLE 0xffffffffu  // all threads of a warp

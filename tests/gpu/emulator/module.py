@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import hashlib
 import os
 import platform
@@ -23,7 +24,8 @@ _FLAGS = (
     "-std=c++17 -O1 -shared -fPIC -w -ffp-contract=off -fno-strict-aliasing -fwrapv "
     "-fsanitize=alignment,bounds -fsanitize-undefined-trap-on-error"
 ).split()
-_KERNEL = re.compile(r"__global__\s+(?:__launch_bounds__\([^)]*\)\s+)?void\s+(\w+)\s*\(")
+_BOUNDS = r"(?:__launch_bounds__\([^)]*\)\s*)?"
+_KERNEL = re.compile(rf"__global__\s+{_BOUNDS}void\s+{_BOUNDS}(\w+)\s*\(")
 _DYNAMIC = re.compile(r"extern\s+__shared__\s+([\w ]+?)\s+(\w+)\[\]\s*;")
 
 
@@ -38,21 +40,29 @@ def why_not() -> str:
     return "" if shutil.which("g++") else "the emulator of CUDA needs g++"
 
 
-def _library(text: str, options: Sequence[str]) -> Path:
+def _run(command: Sequence[str], text: str) -> str:
+    done = subprocess.run(command, input=text, capture_output=True, text=True)
+    if done.returncode:
+        raise EmulatorError(done.stderr[:4000])
+    return done.stdout
+
+
+@functools.cache
+def _expanded(code: str, defines: tuple[str, ...]) -> str:
+    """The source without macros, some of which make kernels."""
+    return _run(["g++", "-E", "-x", "c++", "-", "-DEMULATED=1", *defines], code)
+
+
+def _library(text: str) -> Path:
     """The compiled source, made once for each text, in a folder of the user's for temporary files."""
-    defines = [option for option in options if option.startswith("-D")]
-    key = hashlib.sha256("\0".join([text, *defines, *_FLAGS]).encode()).hexdigest()[:32]
+    key = hashlib.sha256("\0".join([text, *_FLAGS]).encode()).hexdigest()[:32]
     folder = Path(tempfile.gettempdir()) / f"cuda-emulator-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     made = folder / f"{key}.so"
     if not made.exists():
         with tempfile.TemporaryDirectory(dir=folder) as work:
-            source, library = Path(work) / "source.cc", Path(work) / "library.so"
-            source.write_text(text)
-            command = ["g++", *_FLAGS, *defines, "-o", str(library), str(source)]
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode:
-                raise EmulatorError(done.stderr[:4000])
+            library = Path(work) / "library.so"
+            _run(["g++", *_FLAGS, "-x", "c++", "-", "-o", str(library)], text)
             library.replace(made)
     return made
 
@@ -70,10 +80,12 @@ class RawModule:
         jitify: bool = False,
         backwards: bool = False,
     ) -> None:
-        self._names = _KERNEL.findall(code)
-        body = _DYNAMIC.sub(r"\1 *\2 = (\1 *)emu::dynamic;", code)
+        defines = tuple(option for option in options if option.startswith("-D"))
+        expanded = _expanded(code, defines)
+        self._names = _KERNEL.findall(expanded)
+        body = _DYNAMIC.sub(r"\1 *\2 = (\1 *)emu::dynamic;", expanded)
         launchers = "".join(f"EMULATE({name})\n" for name in self._names)
-        self._library = ctypes.CDLL(str(_library(f"{_SHIM}\n#line 1\n{body}\n{launchers}", options)))
+        self._library = ctypes.CDLL(str(_library(f"{_SHIM}\n{body}\n{launchers}")))
         self.backwards = backwards
 
     def get_function(self, name: str) -> Kernel:

@@ -14,9 +14,8 @@
 #include <tuple>
 #include <utility>
 
-#define EMULATED 1
 #define __global__
-#define __device__ static
+#define __device__
 #define __constant__ static
 #define __forceinline__ inline
 #define __launch_bounds__(...)
@@ -27,6 +26,7 @@ struct dim3 { unsigned x, y, z; };
 struct alignas(16) uint4 { unsigned x, y, z, w; };
 struct alignas(16) int4 { int x, y, z, w; };
 struct alignas(16) float4 { float x, y, z, w; };
+struct alignas(8) int2 { int x, y; };
 struct alignas(8) uint2 { unsigned x, y; };
 struct alignas(8) float2 { float x, y; };
 
@@ -139,8 +139,7 @@ static bool release(int n) {
 static bool run_block(int n, bool backwards) {
     for (int i = 0; i < n; i++) {
         void **top = (void **)(stacks + (i + 1) * STACK);
-        *--top = nullptr;
-        *--top = nullptr;
+        top -= 3;  // where a call would leave the stack: 8 bytes off a multiple of 16
         *--top = (void *)entry;
         top -= 6;
         fibers[i] = {top, RUNS, 0, 0, nullptr};
@@ -278,6 +277,7 @@ inline unsigned __ballot_sync(unsigned mask, int condition) {
             bits |= unsigned(emu::slots[own][(emu::fibers[emu::current].exchanges - 1) & 1][lane] & 1) << lane;
     return bits;
 }
+inline int __any_sync(unsigned mask, int condition) { return __ballot_sync(mask, condition) != 0; }
 
 template <class T> T __ldg(const T *p) { return *p; }
 inline int __dp4a(int a, int b, int c) {
@@ -308,6 +308,8 @@ inline float __int_as_float(int i) { float f; memcpy(&f, &i, 4); return f; }
 inline int __float_as_int(float f) { int i; memcpy(&i, &f, 4); return i; }
 inline unsigned __float_as_uint(float f) { unsigned i; memcpy(&i, &f, 4); return i; }
 inline float __uint_as_float(unsigned i) { float f; memcpy(&f, &i, 4); return f; }
+inline float half_to_float(unsigned short h) { _Float16 x; memcpy(&x, &h, 2); return x; }
+inline unsigned short float_to_half(float f) { _Float16 x = f; unsigned short h; memcpy(&h, &x, 2); return h; }
 inline float __expf(float x) { return std::exp(x); }
 template <class T> T atomicAdd(T *p, T v) { T old = *p; *p = old + v; return old; }
 inline int min(int a, int b) { return a < b ? a : b; }
