@@ -40,6 +40,23 @@ __device__ __forceinline__ float warp_sum(float x) {
     return x;
 }
 
+// T sums at once, a power of two: that of number i over the warp, in the 32 / T lanes from i * 32 / T on
+template <int T> __device__ __forceinline__ float warp_sums(float *v) {
+    int by = WARP / 2;
+#pragma unroll
+    for (int n = T / 2; n; n /= 2, by /= 2) {  // the upper half of the lanes goes on with the upper half of the sums
+        bool upper = threadIdx.x & by;
+#pragma unroll
+        for (int i = 0; i < n; i++) {
+            float given = upper ? v[i] : v[i + n];
+            v[i] = (upper ? v[i + n] : v[i]) + __shfl_xor_sync(WHOLE, given, by);
+        }
+    }
+#pragma unroll
+    for (; by; by /= 2) v[0] += __shfl_xor_sync(WHOLE, v[0], by);
+    return v[0];
+}
+
 __device__ __forceinline__ float warp_max(float x) {
 #pragma unroll
     for (int by = WARP / 2; by; by /= 2) x = fmaxf(x, __shfl_xor_sync(WHOLE, x, by));

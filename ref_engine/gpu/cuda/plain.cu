@@ -73,11 +73,10 @@ matvec(const u8 *w, const float *xf, const float *bias, const int *ids, float *y
             acc[t] += v * (ROUND ? TYPE::rounded(z) : z);
         }
     }
-#pragma unroll
-    for (int t = 0; t < T; t++) {
-        float sum = warp_sum(acc[t]);
-        if (lane == 0 && t < tokens) y[((long long)blockIdx.y + t) * rows + row] = sum + (bias ? bias[r] : 0.0f);
-    }
+    float sum = warp_sums<T>(acc);
+    int t = lane / (WARP / T);
+    if (lane % (WARP / T) == 0 && t < tokens)
+        y[((long long)blockIdx.y + t) * rows + row] = sum + (bias ? bias[r] : 0.0f);
 }
 
 #define MATVEC(T)                                                                                                    \

@@ -23,12 +23,10 @@ __device__ __forceinline__ Slot slot_of(const int *ids, int row, int rows, int s
 
 template <int T> __device__ __forceinline__ void
 write_sums(float *acc, const float *bias, float *y, Slot s, int row, int rows, int tokens) {
-    float b = bias ? bias[s.row] : 0.0f;
-#pragma unroll
-    for (int t = 0; t < T; t++) {
-        float sum = warp_sum(acc[t]);
-        if (threadIdx.x % WARP == 0 && t < tokens) y[(long long)(s.y + t) * rows + row] = sum + b;
-    }
+    float sum = warp_sums<T>(acc);
+    int lane = threadIdx.x % WARP, t = lane / (WARP / T);
+    if (lane % (WARP / T) == 0 && t < tokens)
+        y[(long long)(s.y + t) * rows + row] = sum + (bias ? bias[s.row] : 0.0f);
 }
 
 template <int T> __device__ __forceinline__ void

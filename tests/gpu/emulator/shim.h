@@ -99,41 +99,36 @@ static void entry() {
     abort();
 }
 
-// Lets those go on whose wait is over. False if nobody can.
-static bool release(int n) {
-    int waiting = 0, ended = 0;
+static uint3 places[MOST];
+
+// Lets those lanes of a warp go on that wait for lanes that wait for them. False if there are none.
+static bool release_warp(int first, int end) {
     bool any = false;
-    for (int i = 0; i < n; i++) {
-        waiting += fibers[i].state == AT_BARRIER;
-        ended += fibers[i].state == ENDED;
-    }
-    if (waiting == n) {
-        for (int i = 0; i < n; i++) {
-            if (fibers[i].where != fibers[0].where) {
-                snprintf(message, sizeof message, "threads 0 and %d wait at different barriers", i);
-                return false;
-            }
-            fibers[i].state = RUNS;
-        }
-        return true;
-    }
-    for (int i = 0; i < n; i++) {
+    for (int i = first; i < end; i++) {
         if (fibers[i].state != IN_WARP) continue;
+        const unsigned mask = fibers[i].mask;
         bool all = true;
-        for (int lane = 0; lane < 32; lane++) {
-            int other = i / 32 * 32 + lane;
-            if (!(fibers[i].mask >> lane & 1)) continue;
-            all = all && other < n && fibers[other].state == IN_WARP && fibers[other].mask == fibers[i].mask;
-        }
-        if (!all) continue;
-        for (int lane = 0; lane < 32; lane++)
-            if (fibers[i].mask >> lane & 1) fibers[i / 32 * 32 + lane].state = RUNS;
-        any = true;
+        for (int lane = 0; lane < 32 && all; lane++)
+            all = !(mask >> lane & 1) ||
+                  (first + lane < end && fibers[first + lane].state == IN_WARP && fibers[first + lane].mask == mask);
+        for (int lane = 0; lane < 32 && all; lane++)
+            if (mask >> lane & 1) fibers[first + lane].state = RUNS;
+        any = any || all;
+        if (mask == ~0u) break;  // the others wait for the same, or not at all
     }
-    if (!any)
-        snprintf(message, sizeof message, "%d threads wait at a barrier, %d in a warp, %d of %d have ended", waiting,
-                 n - waiting - ended, ended, n);
     return any;
+}
+
+// A warp until all its lanes have ended or wait for what is not of the warp.
+static void run_warp(int first, int end, bool backwards) {
+    do
+        for (int k = first; k < end; k++) {
+            current = backwards ? first + end - 1 - k : k;
+            if (fibers[current].state != RUNS) continue;
+            threadIdx = places[current];
+            emu_switch(&scheduler, fibers[current].stack_pointer);
+        }
+    while (release_warp(first, end));
 }
 
 static bool run_block(int n, bool backwards) {
@@ -145,26 +140,28 @@ static bool run_block(int n, bool backwards) {
         fibers[i] = {top, RUNS, 0, 0, nullptr};
     }
     for (;;) {
-        bool ran = false, left = false;
-        for (int k = 0; k < n; k++) {
-            current = backwards ? n - 1 - k : k;
-            if (fibers[current].state == RUNS) {
-                threadIdx = {current % blockDim.x, current / blockDim.x % blockDim.y,
-                             current / blockDim.x / blockDim.y};
-                emu_switch(&scheduler, fibers[current].stack_pointer);
-                ran = true;
-            }
-            left = left || fibers[current].state != ENDED;
+        const int warps = (n + 31) / 32;
+        for (int k = 0; k < warps; k++) {
+            int first = (backwards ? warps - 1 - k : k) * 32;
+            run_warp(first, first + 32 < n ? first + 32 : n, backwards);
         }
-        if (!left) return true;
-        if (!release(n) && ran) {
-            bool runs = false;
-            for (int i = 0; i < n; i++) runs = runs || fibers[i].state == RUNS;
-            if (!runs) return false;
-        } else if (!ran) {
-            bool runs = false;
-            for (int i = 0; i < n; i++) runs = runs || fibers[i].state == RUNS;
-            if (!runs) return false;
+        int waiting = 0, ended = 0;
+        for (int i = 0; i < n; i++) {
+            waiting += fibers[i].state == AT_BARRIER;
+            ended += fibers[i].state == ENDED;
+        }
+        if (ended == n) return true;
+        if (waiting != n) {
+            snprintf(message, sizeof message, "%d threads wait at a barrier, %d in a warp, %d of %d have ended", waiting,
+                     n - waiting - ended, ended, n);
+            return false;
+        }
+        for (int i = 0; i < n; i++) {
+            if (fibers[i].where != fibers[0].where) {
+                snprintf(message, sizeof message, "threads 0 and %d wait at different barriers", i);
+                return false;
+            }
+            fibers[i].state = RUNS;
         }
     }
 }
@@ -188,6 +185,8 @@ static const char *launch(void (*f)(P...), const unsigned *grid, const unsigned 
     blockDim = {block[0], block[1], block[2]};
     int n = block[0] * block[1] * block[2];
     if (n < 1 || n > MOST || !grid[0] || !grid[1] || !grid[2]) return "a grid or block that no device takes";
+    for (unsigned i = 0; (int)i < n; i++)
+        places[i] = {i % blockDim.x, i / blockDim.x % blockDim.y, i / blockDim.x / blockDim.y};
     if (!stacks) stacks = (char *)aligned_alloc(4096, MOST * STACK);
     using Call = std::pair<void (*)(P...), void **>;
     static Call call;
