@@ -20,6 +20,7 @@ NOTHING = np.uint64(0)  # a null pointer
 _PARTS = {
     "round": ("common.cuh",),
     "plain": ("common.cuh",),
+    "experts": (),
     "products": ("common.cuh", "units.cuh", "units_k.cuh"),
 }
 SOURCES = tuple(_PARTS)

@@ -13,6 +13,7 @@ from emulator import why_not
 from ref_engine.files.types import GGMLType
 from ref_engine.gpu import products
 from ref_engine.gpu.device import Device
+from ref_engine.gpu.experts import grouped
 from ref_engine.gpu.packed import BLOCKS, PLAIN, packed
 from ref_engine.gpu.products import Products, rounded, values
 from ref_engine.place import HOST
@@ -160,11 +161,12 @@ def test_matrices_of_a_stack(type: GGMLType, place: Device, error: Nmse) -> None
     """Slots of two tokens with three experts each, and an expert by itself out of the same memory."""
     stack = drawn(type, (5, 6, 256))
     put = there(stack, place)
-    x, ids, bias = x_of(2, 256), np.array([4, 0, 2, 2, 1, 3], np.int32), np.arange(30, dtype=np.float32).reshape(5, 6)
+    x, ids = x_of(2, 256), np.array([[4, 0, 2], [2, 1, 4]], np.int32)
+    bias = np.arange(30, dtype=np.float32).reshape(5, 6)
     maps, w = Products("q8"), packed(put)
     used = place.cupy.pool.used_bytes()
-    got = maps.product(maps.input(place.put(x), type), w, place.put(bias), place.put(ids), 6, 3).get()
-    for slot, e in enumerate(ids.tolist()):
+    got = maps.product(maps.input(place.put(x), type), w, place.put(bias), grouped(place.put(ids), 5, 2)).get()
+    for slot, e in enumerate(ids.reshape(-1).tolist()):
         want = linear_q8(x[slot // 3 : slot // 3 + 1], stack.expert(e), bias[e])
         assert error(got[slot], want[0]) < CLOSE
     alone = maps.linear(place.put(x), put.expert(3)).get()

@@ -62,3 +62,32 @@ __device__ __forceinline__ float warp_max(float x) {
     for (int by = WARP / 2; by; by /= 2) x = fmaxf(x, __shfl_xor_sync(WHOLE, x, by));
     return x;
 }
+
+// Which rows of x and y a block of threads takes, and which matrix of a stack.
+struct Group {
+    int matrix, n;     // n rows; of no stack all, one after the other
+    const int *slots;  // their numbers in y; those in x are slots / share
+};
+
+// groups: for each blockIdx.y a matrix, where its slots begin and how many they are (see experts.cu); null: no stack
+__device__ __forceinline__ Group group_of(const int *groups, const int *slots, int tokens) {
+    Group g = {0, tokens, nullptr};
+    if (groups) {
+        const int *mine = groups + 3 * blockIdx.y;
+        g.matrix = mine[0], g.slots = slots + mine[1], g.n = mine[2];
+    }
+    return g;
+}
+
+__device__ __forceinline__ long long row_of_x(const Group &g, int t, int share) {
+    return g.slots ? g.slots[t] / share : t;
+}
+
+// What a warp's threads have added up for each row t, written to column `row` of y
+template <int T> __device__ __forceinline__ void
+write_sums(float *acc, const float *bias, float *y, const Group &g, int row, int rows) {
+    float sum = warp_sums<T>(acc);
+    int lane = threadIdx.x % WARP, t = lane / (WARP / T);
+    if (lane % (WARP / T) == 0 && t < g.n)
+        y[(long long)(g.slots ? g.slots[t] : t) * rows + row] = sum + (bias ? bias[(long long)g.matrix * rows + row] : 0.0f);
+}
