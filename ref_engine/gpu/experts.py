@@ -43,7 +43,7 @@ def added(y: Any, weights: Any, tokens: int) -> F32:
     out: F32 = np.empty((tokens, y.shape[1]), np.float32, like=y)
     w = NOTHING if weights is None else np.ascontiguousarray(weights, np.float32, like=weights)
     kernel = module.get("experts", "add_choices")
-    grid = (-(-y.shape[1] // _THREADS), tokens)
+    grid = (tokens, -(-y.shape[1] // _THREADS))
     kernel(grid, (_THREADS,), (y, w, out, np.int32(y.shape[1]), np.int32(y.shape[0] // tokens)))
     return out
 

@@ -21,6 +21,8 @@ _PARTS = {
     "round": ("common.cuh",),
     "plain": ("common.cuh",),
     "experts": (),
+    "layers": ("common.cuh",),
+    "attention": ("common.cuh",),
     "products": ("common.cuh", "units.cuh", "units_k.cuh"),
 }
 SOURCES = tuple(_PARTS)
@@ -28,7 +30,7 @@ SOURCES = tuple(_PARTS)
 
 @cache
 def source(name: str) -> str:
-    """The whole text of cuda/NAME.cu, which takes TYPE as a macro if it is for one type of weights at a time."""
+    """The whole text of cuda/NAME.cu, which takes TYPE as a macro if it is for one type of weights, or of keys, at a time."""
     folder = files("ref_engine.gpu") / "cuda"
     return "\n".join((folder / part).read_text(encoding="utf-8") for part in (*_PARTS[name], f"{name}.cu"))
 

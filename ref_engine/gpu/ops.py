@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ref_engine.gpu import layers
+from ref_engine.gpu.attention import attend
 from ref_engine.gpu.device import Device, device
 from ref_engine.gpu.experts import DeviceExperts
 from ref_engine.gpu.products import Products
 from ref_engine.ops import Ops
 from ref_engine.place import Place, is_expert, to_host
-from ref_engine.reference import attention, embed, ffn, moe, norm, rope
+from ref_engine.reference import attention, embed, moe, norm
 from ref_engine.reference.linear import Activations
 from ref_engine.reference.moe import Experts, Ids, Tap
 from ref_engine.reference.sums import F32
@@ -38,15 +40,15 @@ def cupy_ops(activations: Activations, experts: Ops | None = None) -> Ops:
         embed=partial(embed_there, here),
         linear=products.linear,
         linears=products.linears,
-        rms_norm=norm.rms_norm_exact,
+        rms_norm=layers.rms_norm,
         layer_norm=norm.layer_norm,
-        rope=rope.rope,
-        attend=attention.attend_blas,
-        glu=ffn.glu,
-        activation=ffn.activation,
+        rope=layers.rope,
+        attend=attend,
+        glu=layers.glu,
+        activation=layers.activation,
         soft_cap=attention.soft_cap,
         route=moe.route,
-        moe_ffn=DeviceExperts(products, ffn.glu),
+        moe_ffn=DeviceExperts(products, layers.glu),
         place=here,
     )
     if experts is None:

@@ -32,12 +32,12 @@ extern "C" __global__ void __launch_bounds__(256) group_slots(
 }
 
 // y (n_slots, D) -> out (T, D): the terms of a token times their weights, added in the order of its choices.
-// weights: (n_slots,), or null for a plain sum. Grid: (D / 256, T).
+// weights: (n_slots,), or null for a plain sum. Grid: (T, D / 256).
 extern "C" __global__ void __launch_bounds__(256)
 add_choices(const float *y, const float *weights, float *out, int D, int k) {
-    int column = blockIdx.x * blockDim.x + threadIdx.x;
+    int column = blockIdx.y * blockDim.x + threadIdx.x;
     if (column >= D) return;
-    long long t = blockIdx.y;
+    long long t = blockIdx.x;
     float sum = 0;
     for (int r = 0; r < k; r++) {
         float term = y[(t * k + r) * D + column];
