@@ -142,7 +142,7 @@ def compared(path: Path, ids: Sequence[int] | None = None) -> Json:
 def accuracy(until: float, folder: Path, most: int) -> Json:
     found: Json = {"small": {}, "real": {}, "left_out": 0}
     for name in REAL:
-        if (CACHE / name).exists() and most > 3:
+        if (CACHE / name).exists() and most > 2:
             models = [ref_engine.load(CACHE / name, backend=b, activations="f32") for b in ("numpy", "cupy")]
             found["real"][name] = compared(CACHE / name, models[0].tokenize(TEXT))
             texts = ["".join(e.text for e in m.generate(TEXT, max_tokens=12, temperature=0)) for m in models]
@@ -259,7 +259,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     parts: dict[str, Callable[[float], Json]] = {
         "device": lambda until: device_facts(cupy),
-        "accuracy": lambda until: accuracy(until, given.folder, 3 if tiny else 1000),
+        "accuracy": lambda until: accuracy(until, given.folder, 2 if tiny else 1000),
         "ceiling": lambda until: ceiling(cupy, 1 << 20 if tiny else 4 << 30),
         "dense": lambda until: speed(
             dense_file(given.folder / f"dense-{size['width']}.gguf", size), read_rate(), until, 4 if tiny else 96,

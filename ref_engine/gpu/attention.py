@@ -1,7 +1,7 @@
 """Attention over the cache on the device, without a matrix of scores in its memory.
 
-The kernels know causal masks and windows, caps and sinks. Masks of other forms, slopes, and steps that somebody looks at
-are the reference's.
+The kernels know causal masks and windows, caps and sinks. Other masks, slopes, and steps that somebody looks at are the
+reference's.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A mixture's experts on the device: products of each token with the experts that it chose, and with no others.
 
-Which tokens an expert has is found out by a kernel, for the kernels of the products: the host neither knows it nor waits
-for it. Only the bytes of chosen experts are read, once for each group of up to eight tokens.
+Which tokens an expert has is found out by a kernel, for those of the products: the host neither knows it nor waits for
+it. Only the bytes of chosen experts are read, once for each group of up to eight tokens.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def grouped(ids: Ids, n_experts: int, each: int) -> Groups:
 
 
 def added(y: Any, weights: Any, tokens: int) -> F32:
-    """y (slots, D), weights (T, k) or None -> (T, D): the weighted terms of each token, added in order of its choices."""
+    """y (slots, D), weights (T, k) or None -> (T, D): a token's weighted terms, added in order of its choices."""
     out: F32 = np.empty((tokens, y.shape[1]), np.float32, like=y)
     w = NOTHING if weights is None else np.ascontiguousarray(weights, np.float32, like=weights)
     kernel = module.get("experts", "add_choices")

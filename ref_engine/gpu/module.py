@@ -30,15 +30,19 @@ SOURCES = tuple(_PARTS)
 
 @cache
 def source(name: str) -> str:
-    """The whole text of cuda/NAME.cu, which takes TYPE as a macro if it is for one type of weights, or of keys, at a time."""
+    """The whole text of cuda/NAME.cu, which has a macro TYPE if it is for one type of weights or keys."""
     folder = files("ref_engine.gpu") / "cuda"
     return "\n".join((folder / part).read_text(encoding="utf-8") for part in (*_PARTS[name], f"{name}.cu"))
 
 
+def options(type: str) -> tuple[str, ...]:
+    """The compiler's, for a source with this type, or without one ("")."""
+    return ("-std=c++17", f"-DTYPE={type}") if type else ("-std=c++17",)
+
+
 @cache
 def _compiled(cupy: Any, name: str, type: str) -> Any:
-    defines = (f"-DTYPE={type}",) if type else ()
-    return cupy.RawModule(code=source(name), options=("-std=c++17", *defines))
+    return cupy.RawModule(code=source(name), options=options(type))
 
 
 @cache

@@ -115,7 +115,9 @@ class Products:
         rows = x.x.shape[0]
         y = np.empty((groups.n_slots if groups else rows, w.rows), np.float32, like=x.x)
         source = "products" if w.type in BLOCKS else "plain"
-        kernel = module.get(source, f"matvec_{self.activations}_{groups.each if groups else AT_ONCE[rows]}", w.type.name)
+        kernel = module.get(
+            source, f"matvec_{self.activations}_{groups.each if groups else AT_ONCE[rows]}", w.type.name
+        )
         rest = [np.int32(n) for n in (w.rows, w.columns, rows, groups.n_slots // rows if groups else 1)]
         b = NOTHING if bias is None else np.ascontiguousarray(bias, like=bias)
         who = (groups.groups, groups.slots) if groups else (NOTHING, NOTHING)

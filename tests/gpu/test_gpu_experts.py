@@ -84,7 +84,10 @@ def test_experts(name: str, mode: Any, place: Device, error: Nmse) -> None:
         fused, c.get("constants", ()), c.get("weigh_input", False),
     )  # fmt: skip
     device = replace(
-        experts, up=put(experts.up, place), down=put(experts.down, place), gate=experts.gate and put(experts.gate, place)
+        experts,
+        up=put(experts.up, place),
+        down=put(experts.down, place),
+        gate=experts.gate and put(experts.gate, place),
     )
     composed = moe.moe_ffn_f32 if mode == "f32" or name == "another way" else moe.moe_ffn_q8
     for tokens in (1, 3):
@@ -105,5 +108,7 @@ def test_only_chosen_experts_are_read(place: Device) -> None:
     experts = Experts(*[Stack(there(replace(s, name=f"w{i}"), place)) for i, s in enumerate(stacks)], "silu")
     x = np.random.default_rng(1).standard_normal((9, 32)).astype(np.float32)
     ids = np.tile(np.array([3, 1], np.int32), (9, 1))
-    got = DeviceExperts(Products("q8"), glu)(place.put(x), place.put(ids), place.put(np.ones((9, 2), np.float32)), experts)
+    got = DeviceExperts(Products("q8"), glu)(
+        place.put(x), place.put(ids), place.put(np.ones((9, 2), np.float32)), experts
+    )
     assert np.isfinite(got.get()).all()
