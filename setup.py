@@ -124,6 +124,7 @@ setup(
     package_data={
         "ref_engine": ["py.typed"],
         "ref_engine.archs.hf": ["defaults.json"],
+        "ref_engine.gpu": ["cuda/*"],
         "ref_engine_app": ["py.typed"],
         "ref_engine_app.page": ["*.html", "*.svg", "css/*.css", "js/*.js", "js/*/*.js"],
         "ref_engine.kernels": ["_native.pyi", "_quantize.pyi"],

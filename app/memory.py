@@ -11,6 +11,7 @@ from ref_engine.cli.machine import total_memory
 from ref_engine.errors import RefEngineError
 from ref_engine.files import open_gguf
 from ref_engine.plan import make_plan
+from ref_engine.plan_split import divide
 
 from .errors import ApiError
 from .settings import Settings
@@ -35,7 +36,7 @@ class Need:
 
 
 def need_of(path: Path, settings: Settings) -> Need:
-    """From the header of a file.
+    """Of the machine's memory, from the header of a file; what a GPU has is not counted.
 
     Raises ApiError for a file that cannot be run, with the reason.
     """
@@ -47,6 +48,8 @@ def need_of(path: Path, settings: Settings) -> Need:
             if n_ctx is None:
                 n_ctx = min(_DEFAULT_CTX, read_spec(file.metadata, file.tensors.keys(), None).n_ctx)
             plan = make_plan(file.metadata, file.tensors, n_ctx)
+            experts_on = settings.engine.get("experts_on", "gpu")
+            division = divide(plan, file.tensors, settings.engine.get("gpu_layers"), experts_on)
             # kernels do not write out the scores of a whole context, as the plan's figure for NumPy has it
             scratch = plan.scratch if numpy else make_plan(file.metadata, file.tensors, min(n_ctx, _PASS)).scratch
     except RefEngineError as error:
@@ -56,8 +59,13 @@ def need_of(path: Path, settings: Settings) -> Need:
     unpacked = 0
     if numpy or mode == "f32":  # kernels read the packed bytes; NumPy keeps what it unpacks, within a limit
         unpacked = min(plan.unpacked[mode], (total_memory() or 1 << 62) // 4)
-    cache = plan.cache["f16" if mode == "q8" else "f32"] + plan.state
-    return Need(n_ctx, plan.nbytes, settings.parallel * cache, scratch, unpacked)
+    cache = "f16" if mode == "q8" else "f32"
+    if settings.engine.get("backend") != "cupy":
+        return Need(n_ctx, plan.nbytes, settings.parallel * (plan.cache[cache] + plan.state), scratch, unpacked)
+    if division.gpu_layers > division.n_layer and experts_on == "gpu":
+        scratch = unpacked = 0  # the GPU computes everything
+    host = division.host
+    return Need(n_ctx, host.weights, settings.parallel * (host.cache[cache] + host.state), scratch, unpacked)
 
 
 def budget(given: int | None) -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ref_engine.errors import (
     ContextFull,
+    DeviceMemoryError,
     GGUFError,
     GrammarError,
     ModelError,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ContextFull",
+    "DeviceMemoryError",
     "GGUFError",
     "GrammarError",
     "Model",

@@ -10,12 +10,14 @@ from threadpoolctl import ThreadpoolController
 
 from ref_engine.compat import has_kernels
 from ref_engine.errors import RefEngineError
+from ref_engine.gpu.ops import cupy_ops
 from ref_engine.kernels.dispatch import table
 from ref_engine.kernels.halves import Halves
 from ref_engine.kernels.moe import moe_ffn, route
 from ref_engine.kernels.ops import Kernels
 from ref_engine.kernels.threads import usable_threads
 from ref_engine.ops import Ops
+from ref_engine.place import Where
 from ref_engine.reference import attention, embed, ffn, linear, moe, norm, rope
 from ref_engine.reference.linear import Activations
 
@@ -88,14 +90,19 @@ def default_backend() -> str:
     return "native" if has_kernels else "numpy"
 
 
-def get_ops(backend: str, activations: Activations, n_threads: int | None = None) -> Ops:
-    """The operations of a backend. Raises RefEngineError for one that is unknown or not to be had here."""
+def get_ops(backend: str, activations: Activations, n_threads: int | None = None, experts_on: Where = "gpu") -> Ops:
+    """The operations of a backend. Raises RefEngineError for one that is unknown or not to be had here.
+
+    experts_on: for cupy, who computes a mixture's experts: the device, or the CPU's own backend.
+    """
     if activations not in ("f32", "q8"):
         raise RefEngineError(f"unknown activations {activations!r}: f32 or q8")
     if backend == "numpy":
         return numpy_ops(activations, n_threads)
     if backend == "native":
         return native_ops(activations, n_threads)
-    if backend in BACKENDS:
-        raise RefEngineError(f"backend {backend!r} is not part of this version yet; use numpy")
+    if backend == "cupy":
+        return cupy_ops(
+            activations, get_ops(default_backend(), activations, n_threads) if experts_on == "cpu" else None
+        )
     raise RefEngineError(f"unknown backend {backend!r} (known: {', '.join(BACKENDS)})")

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ref_engine.errors import ContextFull
+from ref_engine.place import HOST, Place
 from ref_engine.reference.sums import F32
 from ref_engine.spec import ModelSpec
 
@@ -27,9 +28,11 @@ class Cache:
     those that the memory covers: after `truncate` a recurrent model may have to run some tokens again, because a state
     cannot be taken back. `backlog` are those tokens; the model puts them before the next ones. A forward pass that
     fails half-way leaves the cache where it was.
+
+    places: where each layer has its arrays, and so its memory; None: the host.
     """
 
-    def __init__(self, spec: ModelSpec, n_ctx: int, type: CacheType) -> None:
+    def __init__(self, spec: ModelSpec, n_ctx: int, type: CacheType, places: Sequence[Place] | None = None) -> None:
         if n_ctx < 1:
             raise ValueError(f"a cache holds at least one token, not {n_ctx}")
         self.n_ctx = n_ctx
@@ -39,9 +42,10 @@ class Cache:
         self._dtype = _DTYPES[type]
         self._widths = {(i, n): w for i, layer in enumerate(spec.layers) for n, w in layer.memory().rows.items()}
         self._shapes = {(i, n): s for i, layer in enumerate(spec.layers) for n, s in layer.memory().states.items()}
+        self._places = places or [HOST] * len(spec.layers)
         self._rows: dict[Slot, NDArray[Any]] = {}
-        for slot, width in self._widths.items():
-            self._rows[slot] = np.empty((0, *width), self._dtype)
+        for (layer, name), width in self._widths.items():
+            self._rows[layer, name] = self._places[layer].put(np.empty((0, *width), self._dtype))
         self._states: Mapping[Slot, F32] = {}  # a missing one is all zero
         self._new: dict[Slot, F32] = {}  # states after the pass that is running
         self._snapshots: list[tuple[int, Mapping[Slot, F32]]] = []
@@ -75,7 +79,8 @@ class Cache:
         rows = self._rows[slot]
         if end > rows.shape[0]:
             size = min(self.n_ctx, max(end, 2 * rows.shape[0], _FIRST_ROWS))
-            grown = np.empty((size, *self._widths[slot]), self._dtype)
+            with self._places[layer].holding(f"the cache's {size} tokens of {name} in layer {layer} do"):
+                grown = np.empty((size, *self._widths[slot]), self._dtype, like=rows)
             grown[: self.n_done] = rows[: self.n_done]
             self._rows[slot] = rows = grown
         return rows[:end]
@@ -83,7 +88,9 @@ class Cache:
     def state(self, layer: int, name: str) -> F32:
         """A recurrent state after the n_done tokens; not to be written into."""
         slot = (layer, name)
-        return self._states[slot] if slot in self._states else np.zeros(self._shapes[slot], np.float32)
+        if slot in self._states:
+            return self._states[slot]
+        return self._places[layer].put(np.zeros(self._shapes[slot], np.float32))
 
     def set_state(self, layer: int, name: str, value: F32) -> None:
         """The state after this pass's tokens, a fresh array. `advance` makes it the one that counts."""
@@ -137,7 +144,8 @@ class Cache:
             done, states = n_past, {}
         for slot, rows in other._rows.items():
             if self._rows[slot].shape[0] < done:
-                self._rows[slot] = np.empty((min(self.n_ctx, rows.shape[0]), *self._widths[slot]), self._dtype)
+                size = min(self.n_ctx, rows.shape[0])
+                self._rows[slot] = np.empty((size, *self._widths[slot]), self._dtype, like=rows)
             self._rows[slot][:done] = rows[:done]
         self.tokens, self.n_done, self._states = other.tokens[:n_past], done, states
 

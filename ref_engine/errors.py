@@ -17,6 +17,10 @@ class ContextFull(RefEngineError):
     """More tokens than the cache has room for."""
 
 
+class DeviceMemoryError(RefEngineError):
+    """The GPU has no room for what is named. What had been taken for it is free again, and the process goes on."""
+
+
 class TokenizerError(RefEngineError):
     """A vocabulary that cannot be used, or an id outside it."""
 

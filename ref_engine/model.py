@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,13 @@ from ref_engine.blocks.ends import enter, leave, output
 from ref_engine.blocks.expert_load import ExpertLoad
 from ref_engine.blocks.layer import block
 from ref_engine.blocks.site import Pass, RopeTables, Share, Site
+from ref_engine.blocks.split import Split, carried_over, n_layers, ops_of_layers
 from ref_engine.cache import Cache, CacheType
 from ref_engine.errors import ModelError, RefEngineError
 from ref_engine.files.gguf import GGUFFile, open_gguf
 from ref_engine.generate import Event, generate
 from ref_engine.ops import Ops
+from ref_engine.place import HOST, Placement, Where, check_split, moved, to_host
 from ref_engine.reference.linear import Activations
 from ref_engine.reference.rope import rope_table
 from ref_engine.reference.sums import F32
@@ -38,12 +42,16 @@ _CACHE_TYPES: dict[str, CacheType] = {"f32": "f32", "q8": "f16"}
 class Model:
     """Made by `ref_engine.load`. Not for use by several threads at once; one thread owns a model."""
 
-    def __init__(self, file: GGUFFile, spec: ModelSpec, weights: Weights, ops: Ops, activations: Activations) -> None:
+    def __init__(
+        self, file: GGUFFile, spec: ModelSpec, weights: Weights, ops: Ops, activations: Activations,
+        split: Split | None = None,
+    ) -> None:  # fmt: skip
         self.file = file
         self.spec = spec
         self.weights = weights
         self.ops = ops
         self.activations = activations
+        self.split = split
         self.taps: list[Tap] = []
         self.expert_load = ExpertLoad()
 
@@ -74,7 +82,8 @@ class Model:
 
     def new_cache(self, n_ctx: int | None = None) -> Cache:
         """An empty cache for n_ctx tokens (the model's `n_ctx` by default): float32 in f32 mode, else float16."""
-        return Cache(self.spec, n_ctx or self.n_ctx, _CACHE_TYPES[self.activations])
+        places = [ops.place for ops in ops_of_layers(self.spec, self.ops, self.split)]
+        return Cache(self.spec, n_ctx or self.n_ctx, _CACHE_TYPES[self.activations], places)
 
     def logits(self, ids: Sequence[int]) -> F32:
         """One prefill from an empty cache: (T,) token ids -> (T, V) float32, row t scoring the token after ids[t]."""
@@ -90,7 +99,7 @@ class Model:
         Raises RefEngineError for an empty list or an id outside the vocabulary, ContextFull when they do not fit;
         both before anything is computed.
         """
-        with self.ops.scope():
+        with self._scope():
             return self.head(self.normalised(self._hidden([(ids, cache)])[0]))
 
     def last_logits(self, ids: Sequence[int], cache: Cache) -> F32:
@@ -103,14 +112,14 @@ class Model:
         Returns the logits (V,) float32 after the last token of each: the same bits as if each had been alone (in q8
         mode). Raises as `forward` does, before anything is computed.
         """
-        with self.ops.scope():
+        with self._scope():
             last = np.concatenate([x[-1:] for x in self._hidden(batch)])
             return list(self.head(self.normalised(last)))
 
     def embeddings(self, ids: Sequence[int]) -> F32:
         """Hidden states after the output norm, from an empty cache: (T,) token ids -> (T, D) float32."""
-        with self.ops.scope():
-            return self.normalised(self._hidden([(ids, self._cache_for(len(ids)))])[0])
+        with self._scope():
+            return to_host(self.normalised(self._hidden([(ids, self._cache_for(len(ids)))])[0]))
 
     def generate(
         self,
@@ -161,34 +170,40 @@ class Model:
 
     def _layers(self, ids: Sequence[NDArray[np.int64]], caches: Sequence[Cache]) -> list[F32]:
         """One pass: some tokens of each sequence, all through the layers together."""
-        p = self._pass(ids, caches)
-        x = enter(p.ids, self.spec, self.weights, p)
-        for i, layer in enumerate(self.spec.layers):
+        by_layer = ops_of_layers(self.spec, self.ops, self.split)
+        p = self._pass(by_layer[0], ids, caches)
+        x = enter(p.ids, self.spec, self.weights.at(p.ops.place), p)
+        for i, (layer, ops) in enumerate(zip(self.spec.layers, by_layer, strict=True)):
+            if ops is not p.ops:
+                x, p = carried_over(x, p, ops)
             blk = i if layer.blk is None else layer.blk
-            x = block(x, layer, Site(self.weights, blk, i, p, x, layer.names))
+            x = block(x, layer, Site(self.weights.at(ops.place), blk, i, p, x, layer.names))
         for part, cache in zip(ids, caches, strict=True):
             cache.advance(part.tolist())
         return [x[share.rows] for share in p.shares]
 
-    def _pass(self, ids: Sequence[NDArray[np.int64]], caches: Sequence[Cache]) -> Pass:
+    def _pass(self, ops: Ops, ids: Sequence[NDArray[np.int64]], caches: Sequence[Cache]) -> Pass:
         ends = np.cumsum([part.size for part in ids]).tolist()
         shares = tuple(
             Share(cache, slice(end - part.size, end), cache.n_done + np.arange(part.size))
             for part, cache, end in zip(ids, caches, ends, strict=True)
         )
-        ropes, tracing, load = self._ropes(shares), any(tap.fine for tap in self.taps), self.expert_load
-        p = Pass(self.ops, shares, np.concatenate(ids), ropes, self._tap, tracing, bool(self.taps), expert_load=load)
+        ropes = self._ropes(shares) if ops.place is HOST else moved(self._ropes(shares), ops.place)
+        tracing, load = any(tap.fine for tap in self.taps), self.expert_load
+        p = Pass(ops, shares, np.concatenate(ids), ropes, self._tap, tracing, bool(self.taps), expert_load=load)
         for tap in self.taps:
             tap.begin(p.positions)
         return p
 
     def normalised(self, x: F32) -> F32:
         """What leaves the last layer, normalised: (T, D), or (T, N, D) of several streams, -> (T, D)."""
-        return self._tap("result_norm", None, leave(x, self.spec, self.weights, self.ops, self._tap))
+        x, weights = moved(x, self.ops.place), self.weights.at(self.ops.place)
+        return self._tap("result_norm", None, leave(x, self.spec, weights, self.ops, self._tap))
 
     def head(self, x: F32) -> F32:
-        """Normalised states to logits: (T, D) -> (T, V)."""
-        return self._tap("result_output", None, output(x, self.spec, self.weights, self.ops))
+        """Normalised states to logits: (T, D) -> (T, V), on the host."""
+        x, weights = moved(x, self.ops.place), self.weights.at(self.ops.place)
+        return to_host(self._tap("result_output", None, output(x, self.spec, weights, self.ops)))
 
     def _ropes(self, shares: Sequence[Share]) -> RopeTables:
         """One table for each way of turning that the layers ask for, over the positions of all sequences."""
@@ -204,9 +219,31 @@ class Model:
         return tables
 
     def _tap(self, name: str, layer: int | None, value: F32) -> F32:
+        """Who looks is shown, and may give back, arrays of the host."""
+        if not self.taps:
+            return value
+        before = shown = to_host(value)
         for tap in self.taps:
-            value = tap.see(name if layer is None else f"{name}-{layer}", value)
-        return value
+            shown = tap.see(name if layer is None else f"{name}-{layer}", shown)
+        return value if shown is before else np.asarray(shown, like=value)
+
+    @contextmanager
+    def computing(self, change: Callable[[Ops], Ops]) -> Iterator[None]:
+        """While open, other operations are in the place of the model's: what `change` makes of them."""
+        own, split = self.ops, self.split
+        self.ops = change(own)
+        self.split = None if split is None else Split(split.first, change(split.host))
+        try:
+            yield
+        finally:
+            self.ops, self.split = own, split
+
+    def _scope(self) -> ExitStack:
+        """Entered around each pass, for all that compute in it."""
+        stack = ExitStack()
+        for ops in (self.ops,) if self.split is None else (self.split.host, self.ops):
+            stack.enter_context(ops.scope())
+        return stack
 
     def checked_ids(self, ids: Sequence[int]) -> NDArray[np.int64]:
         """Token ids as an array (T,). Raises RefEngineError for an empty list or an id outside the vocabulary."""
@@ -228,16 +265,20 @@ def load(
     n_ctx: int | None = None,
     unpack_budget: int | None = None,
     expert_cache: int | None = None,
+    gpu_layers: int | None = None,
+    experts_on: Where | None = None,
 ) -> Model:
     """Open a .gguf file (the first part of a split one) as a model.
 
-    backend: "numpy" is the readable definition, "native" the compiled kernels; by default native where they were built,
-    else numpy. activations: "f32", the exact product, or
+    backend: "numpy" is the readable definition, "native" the compiled kernels, "cupy" an NVIDIA GPU; by default native
+    where the kernels were built, else numpy. activations: "f32", the exact product, or
     "q8", what fast kernels compute. n_threads: cores to use. n_ctx: context length, by default what the model was
     trained for (a longrope model: what it was trained for first, unless a prompt is longer).
     unpack_budget: bytes of unpacked weights to keep between passes, by default a quarter of the machine's memory.
     expert_cache: bytes for experts that a backend has unpacked or repacked, the least recently used going first; by
     default they all stay. With it a mixture larger than memory runs from the mapped file, with the same results.
+    gpu_layers, experts_on: for cupy, what the GPU has of a model: the output and the last gpu_layers - 1 layers (all by
+    default; see Placement.of), with their experts ("gpu") or without ("cpu"). The CPU's backend has the rest.
     Raises GGUFError for a file that is not GGUF, ModelError for one that is not a model this version can run.
     """
     if n_ctx is not None and n_ctx < 1:
@@ -246,17 +287,32 @@ def load(
         raise RefEngineError(f"n_threads is {n_threads}, expected at least 1")
     if expert_cache is not None and expert_cache < 0:
         raise RefEngineError(f"expert_cache is {expert_cache}, expected bytes")
-    ops = get_ops(backend or default_backend(), activations, n_threads)
+    backend = backend or default_backend()
+    check_split(backend, gpu_layers, experts_on)
+    own = backend if gpu_layers != 0 else default_backend()
+    ops = get_ops(own, activations, n_threads, experts_on or "gpu")
     file = open_gguf(Path(path))
     try:
         shapes = {name: info.shape for name, info in file.tensors.items()}
         spec = read_spec(file.metadata, shapes, n_ctx)
         weights = Weights.of_file(file, _quarter_of_memory() if unpack_budget is None else unpack_budget, expert_cache)
         check_tensors(spec, weights)
+        placement = Placement.of(n_layers(spec), gpu_layers, experts_on or "gpu")
+        if ops.place is not HOST:
+            used = [weight for name, weight in weights.items() if there(name, spec, placement)]
+            ops.place.has_room(sum(w.nbytes for w in used), sum(4 * math.prod(w.shape) for w in used))
     except BaseException:
         file.close()
         raise
-    return Model(file, spec, weights, ops, activations)
+    split = None
+    if ops.place is not HOST and placement.first:
+        split = Split(placement.first, get_ops(default_backend(), activations, n_threads))
+    return Model(file, spec, weights, ops, activations, split)
+
+
+def there(name: str, spec: ModelSpec, placement: Placement) -> bool:
+    """Whether the device has a tensor; a tied embedding it has for the logits."""
+    return placement.on_device(name) or name == spec.output
 
 
 def check_tensors(spec: ModelSpec, weights: Weights) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ref_engine.place import HOST, Place
 from ref_engine.reference.attention import Tap
 from ref_engine.reference.linear import Map
 from ref_engine.reference.moe import Experts, Ids
@@ -118,6 +119,7 @@ class Ops:
     moe_ffn: MoeFfn
     attention_half: AttentionHalf | None = None  # coarser entries; None: always composed
     ffn_half: FfnHalf | None = None
+    place: Place = HOST  # where the arrays are that the others take and give; token ids and positions are the host's
 
     def composed(self) -> Ops:
         """The same without the coarser entries, for whoever puts something of his own in the place of the others."""

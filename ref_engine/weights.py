@@ -15,6 +15,7 @@ from ref_engine.errors import ModelError
 from ref_engine.files.gguf import GGUFFile
 from ref_engine.files.pages import release
 from ref_engine.files.types import GGMLType
+from ref_engine.place import HOST, Place
 from ref_engine.quant.blocks import F32, IntegerBlocks
 from ref_engine.quant.types import BLOCK_TYPES, PLAIN_TYPES, dequantize, integers, supported
 
@@ -66,6 +67,7 @@ class Weight:
     kept: dict[str, Any] = field(repr=False, default_factory=dict)  # what a backend has made of it, for good
     expert_cache: UnpackCache | None = field(repr=False, default=None)  # bounds what is made of experts
     bounded: bool = False  # an expert whose unpacked or repacked form lives in `cache` only
+    place: Place = field(repr=False, default=HOST)  # where what is made of it is used; `data` is on the host
 
     @property
     def nbytes(self) -> int:
@@ -86,11 +88,26 @@ class Weight:
         rows = int(np.prod(self.shape[:-1], dtype=np.int64))
         return self.data.reshape(rows, -1)
 
+    def bytes_here(self) -> NDArray[np.uint8]:
+        """The packed bytes where they are used, (rows, bytes of a row); another place than the host keeps a copy."""
+        if self.place is HOST:
+            return self._rows_of_bytes()
+        if "bytes" in self.kept:
+            kept: NDArray[np.uint8] = self.kept["bytes"]
+            return kept
+        with self.place.holding(f"tensor {self.name} does"):
+            there = self.place.put(self._rows_of_bytes())
+        release(self.data)
+        if not self.bounded and self.type is not GGMLType.F32:  # of that the numbers are kept
+            self.kept["bytes"] = there
+        return there
+
     def f32(self) -> F32:
-        """The whole weight as float32, shaped `shape`."""
+        """The whole weight as float32, shaped `shape`, where it is used."""
 
         def make() -> tuple[F32, int]:
-            values = dequantize(self._rows_of_bytes(), self.type).reshape(self.shape)
+            with self.place.holding(f"tensor {self.name} does"):
+                values = dequantize(self.bytes_here(), self.type).reshape(self.shape)
             return values, int(values.nbytes)
 
         if self.type is GGMLType.F32:  # already what is asked for: a view
@@ -134,11 +151,12 @@ class Weight:
             data = self.data.reshape(self.shape[0], -1)[e]
             cache = self.expert_cache or self.cache
             bounded = self.expert_cache is not None
-            views[e] = Weight(f"{self.name}[{e}]", self.type, self.shape[1:], data, cache, bounded=bounded)
+            name = f"{self.name}[{e}]"
+            views[e] = Weight(name, self.type, self.shape[1:], data, cache, bounded=bounded, place=self.place)
         return views[e]
 
     def rows(self, ids: NDArray[np.int64]) -> F32:
-        """Chosen rows of a matrix as float32: (n,) -> (n, columns). The ids are checked by the caller."""
+        """Chosen rows of a matrix as float32, on the host: (n,) -> (n, columns). The caller checks the ids."""
         return dequantize(self._rows_of_bytes()[ids], self.type)
 
 
@@ -179,6 +197,22 @@ class Weights(Mapping[str, Weight]):
         self.expert_cache = expert_cache
         self._all = dict(tensors)
         self._layers: dict[str, LayerTensors] = {}
+        self._elsewhere: dict[Place, Weights] = {}
+
+    def at(self, place: Place) -> Weights:
+        """The same tensors for use in another place; what is made of them there is kept apart, for as long as this."""
+        if place is HOST:
+            return self
+        if place not in self._elsewhere:
+            cache = UnpackCache(place.budget)
+            self._elsewhere[place] = Weights(
+                {
+                    name: replace(weight, kept={}, cache=cache, place=place) if place.keeps(name) else weight
+                    for name, weight in self._all.items()
+                },
+                self.expert_cache,
+            )
+        return self._elsewhere[place]
 
     @classmethod
     def of_file(cls, file: GGUFFile, unpack_budget: int, expert_cache: int | None = None) -> Weights:
@@ -234,7 +268,7 @@ class Weights(Mapping[str, Weight]):
             raise ModelError(f"tensor {name} has shape {list(weight.shape)}, the metadata ask for {list(shape)}")
         if weight.shape != shape:
             self._all[name] = replace(weight, shape=shape, kept={})
-            self._layers = {}
+            self._forget()
         if indices and weight.type is not GGMLType.I32:
             raise ModelError(f"tensor {name} has type {weight.type.name}, expected I32")
         if not indices and not supported(weight.type):
@@ -244,7 +278,11 @@ class Weights(Mapping[str, Weight]):
         """Forget tensors that the model does not use."""
         for name in names:
             del self._all[name]
-        self._layers = {}
+        self._forget()
+
+    def _forget(self) -> None:
+        """What was made of the names as they were."""
+        self._layers, self._elsewhere = {}, {}
 
 
 def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:

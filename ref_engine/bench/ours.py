@@ -47,8 +47,9 @@ def main() -> None:
     job = json.loads(sys.argv[1])
     began = time.perf_counter()
     model = ref_engine.load(
-        job["model"], backend=job["backend"], activations=job["activations"], n_threads=job["threads"]
-    )
+        job["model"], backend=job["backend"], activations=job["activations"], n_threads=job["threads"],
+        gpu_layers=job["gpu_layers"], experts_on=job["experts_on"],
+    )  # fmt: skip
     loaded = time.perf_counter() - began
     seconds = []
     for i, work in enumerate(job["works"]):

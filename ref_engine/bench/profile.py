@@ -14,6 +14,7 @@ from ref_engine.compat import native
 from ref_engine.kernels.dispatch import table
 from ref_engine.model import Model
 from ref_engine.ops import Ops
+from ref_engine.place import Place, to_host
 from ref_engine.reference.moe import Experts
 from ref_engine.spec import FfnSpec, LayerSpec
 from ref_engine.weights import LayerTensors, Weight
@@ -94,14 +95,17 @@ def _watched(ops: Ops, counted: dict[str, Operation]) -> Ops:
     for field in fields(ops):
         function = getattr(ops, field.name)
         if callable(function) and field.name != "scope":
-            watched[field.name] = _counting(field.name, function, counted)
+            watched[field.name] = _counting(field.name, function, counted, ops.place)
     return replace(ops, **watched)
 
 
-def _counting(name: str, function: Callable[..., Any], counted: dict[str, Operation]) -> Callable[..., Any]:
+def _counting(
+    name: str, function: Callable[..., Any], counted: dict[str, Operation], place: Place
+) -> Callable[..., Any]:
     def call(*args: Any, **more: Any) -> Any:
         start = time.perf_counter()
         result = function(*args, **more)
+        place.finish()
         seconds = time.perf_counter() - start
         if result is not None:  # a half that has to be composed
             operation = counted.setdefault(name, Operation(name))
@@ -161,7 +165,7 @@ def _ffn_weights(layer: LayerSpec, tensors: LayerTensors) -> list[Weight]:
 
 def _experts(ids: Any, experts: Experts) -> tuple[int, int]:
     stacks = [s.weight for s in (experts.up, experts.gate, experts.down) if s is not None]
-    chosen = np.unique(ids).size
+    chosen = np.unique(to_host(ids)).size
     return (
         sum(w.nbytes // w.shape[0] * chosen for w in stacks),
         ids.size * sum(int(np.prod(w.shape[1:])) for w in stacks),

@@ -28,12 +28,14 @@ class Side:
     backend: str | None = None
     activations: str = "q8"
     without_amx: bool = False
+    gpu_layers: int | None = None
+    experts_on: str | None = None
 
     def command(self, model: Path, works: Sequence[Work]) -> list[str]:
         job = {
             "model": str(model), "works": [work.as_dict() for work in works], "threads": self.threads,
             "engine": self.name, "backend": self.backend, "activations": self.activations,
-            "without_amx": self.without_amx,
+            "without_amx": self.without_amx, "gpu_layers": self.gpu_layers, "experts_on": self.experts_on,
         }  # fmt: skip
         script = (
             [str(Path(__file__).with_name("llama.py"))] if self.name in _PACKAGES else ["-m", "ref_engine.bench.ours"]

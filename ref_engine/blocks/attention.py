@@ -80,7 +80,7 @@ def tempered(q: F32, a: AttentionSpec, at: Site) -> F32:
     """Queries by their positions' temperatures, where the layer has any: (T, H, Hd) -> (T, H, Hd)."""
     if a.temperature is None:
         return q
-    factors = temperatures(at.p.positions, a.temperature)
+    factors = np.asarray(temperatures(at.p.positions, a.temperature), like=q)
     return at.tap("Qcur_attn_temp_scaled", q * factors[:, None, None])
 
 

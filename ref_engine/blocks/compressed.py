@@ -65,12 +65,12 @@ def compressed_keys(
         share.cache.set_state(at.index, f"{c.name} kv", values[-late:].copy())
         share.cache.set_state(at.index, f"{c.name} gate", gates[-late:].copy())
         before = share.positions[0] - late + np.arange(len(gates)) < 0
-        gates = np.where(before[:, None], np.float32(-np.inf), gates)
+        gates = np.where(np.asarray(before[:, None], like=kv), np.float32(-np.inf), gates)
         ends = np.flatnonzero((share.positions + 1) % c.ratio == 0)
-        new = np.zeros((len(share.positions), c.width), np.float32)
+        new = np.zeros((len(share.positions), c.width), np.float32, like=kv)
         if ends.size:
             y = pooled(*(windows(v, ends + late, c.ratio, c.overlap) for v in (values, gates)))
-            cos, sin = rope_table(rope, share.positions[ends] + 1 - c.ratio)
+            cos, sin = at.lifted(rope_table(rope, share.positions[ends] + 1 - c.ratio))
             y = rope_last(at.norm(y, c.norm)[:, None], cos, sin, rope.pairing)[:, 0]
             new[ends] = finish(at.tap(f"{name}_state_compress", y))
         rows = share.cache.append(at.index, c.name, new)
@@ -82,7 +82,7 @@ def compressed_keys(
 def chosen_groups(x: F32, low: F32, s: GroupIndexSpec, rope: RopeSpec, at: Site) -> Chosen:
     """The lightning indexer over the keys of groups."""
     cos, sin = at.p.ropes[rope]
-    finish = hadamard if s.spread else np.ascontiguousarray
+    finish = hadamard if s.spread else _as_it_is
     keys = compressed_keys(x, s.keys, rope, "lid", finish, at)
     q = at.tap("lid_q", at.linear(low, "indexer.attn_q_b").reshape(x.shape[0], s.n_head, s.head_dim))
     q = at.tap("lid_q_rot", finish(at.tap("lid_q_rope", rope_last(q, cos, sin, rope.pairing))))
@@ -91,7 +91,7 @@ def chosen_groups(x: F32, low: F32, s: GroupIndexSpec, rope: RopeSpec, at: Site)
 
     def of(share: Share) -> Mask:
         known = keys[share.rows.start]
-        visible = ended(share.positions, s.keys.ratio, len(known))
+        visible = np.asarray(ended(share.positions, s.keys.ratio, len(known)), like=known)
         if len(known) <= s.top_k and not at.p.tracing:
             return visible
         scores = index_scores(q[share.rows], known, weights[share.rows])
@@ -101,17 +101,21 @@ def chosen_groups(x: F32, low: F32, s: GroupIndexSpec, rope: RopeSpec, at: Site)
     return {share.rows.start: of(share) for share in at.p.shares}
 
 
+def _as_it_is(x: F32) -> F32:
+    return np.ascontiguousarray(x, like=x)
+
+
 def attend(q: F32, kv: F32, keys: Keys, chosen: Chosen, a: CompressedAttentionSpec, at: Site) -> F32:
     """Remember the new tokens' vectors, and attend: (T, H, Hd), (T, 1, Hd) -> (T, H * Hd)."""
     tap, sinks = at.tap if at.p.tracing else None, at.vector("attn_sinks.weight")
 
     def run(share: Share) -> F32:
         k = share.cache.append(at.index, "k", kv[share.rows])
-        seen = causal_mask(share.positions, k.shape[0], a.window)
+        seen = np.asarray(causal_mask(share.positions, k.shape[0], a.window), like=q)
         if a.compressor is not None:
             first, ratio = share.rows.start, a.compressor.ratio
             k = interleaved(k, keys[first][:, None], ratio, axis=0)
-            seen = interleaved(seen, chosen[first], ratio, axis=1)
+            seen = interleaved(seen, np.asarray(chosen[first], like=q), ratio, axis=1)
         return at.ops.attend(
             q[share.rows], k, k, share.positions, scale=a.scale, window=None, cap=None, sinks=sinks, seen=seen, tap=tap
         )

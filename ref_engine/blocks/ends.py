@@ -50,5 +50,5 @@ def output(x: F32, spec: ModelSpec, weights: Weights, ops: Ops) -> F32:
         y = ops.soft_cap(y, spec.final_soft_cap)
     if spec.n_output is None:
         return y
-    never = np.full((y.shape[0], spec.n_vocab - spec.n_output), -np.inf, np.float32)
+    never = np.asarray(np.full((y.shape[0], spec.n_vocab - spec.n_output), -np.inf, np.float32), like=y)
     return np.concatenate([never, y], axis=-1)

@@ -58,7 +58,7 @@ def read(x: F32, name: str, h: HyperSpec, at: Site) -> tuple[F32, Writing]:
 
 def flat(x: F32) -> F32:
     """All streams of a token in a row: (T, N, D) -> (T, N * D)."""
-    return np.ascontiguousarray(x).reshape(x.shape[0], -1)
+    return np.ascontiguousarray(x, like=x).reshape(x.shape[0], -1)
 
 
 def merged(x: F32, s: StreamsSpec, weights: Weights, ops: Ops, tap: LayerTap) -> F32:

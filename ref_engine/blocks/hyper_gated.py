@@ -23,7 +23,7 @@ def read_gated(x: F32, name: str, h: GatedHyperSpec, at: Site) -> tuple[F32, Wri
 def gated_mean(x: F32, name: str, h: GatedHyperSpec, weights: Weights, ops: Ops) -> tuple[F32, F32]:
     """The streams normalised, one behind another (T, N * D), and the mean of the gated ones (T, D)."""
     s = ops.rms_norm(x, None, h.eps) * weights[f"{name}_norm.weight"].f32()
-    flat = np.ascontiguousarray(s).reshape(x.shape[0], -1)
+    flat = np.ascontiguousarray(s, like=s).reshape(x.shape[0], -1)
     low = silu(ops.linear(flat, weights[f"{name}_down.weight"]) * np.float32(1 / h.n))
     gate = sigmoid(ops.linear(low, weights[f"{name}_up.weight"])).reshape(s.shape)
     return flat, mean(s * gate)

@@ -38,7 +38,7 @@ def choose(x: F32, low: F32, spec: IndexerSpec, rope: RopeSpec, at: Site) -> Cho
         keys = share.cache.append(at.index, "index_k", k[share.rows]).astype(np.float32, copy=False)
         if keys.shape[0] <= spec.top_k and not at.p.tracing:
             return None
-        visible = causal_mask(share.positions, keys.shape[0], None)
+        visible = np.asarray(causal_mask(share.positions, keys.shape[0], None), like=q)
         scores = index_scores(q[share.rows], keys, weights[share.rows])
         scores = at.tap("indexer_score", np.where(visible, scores, np.float32(-np.inf)))
         look: Tap = at.tap
@@ -60,7 +60,7 @@ def choose_blocks(x: F32, spec: BlockIndexSpec, rope: RopeSpec | None, at: Site)
         keys = share.cache.append(at.index, "index_k", k[share.rows, 0]).astype(np.float32, copy=False)
         if keys.shape[0] <= spec.top_k * spec.block:
             return None
-        visible = causal_mask(share.positions, keys.shape[0], None)
+        visible = np.asarray(causal_mask(share.positions, keys.shape[0], None), like=q)
         return highest_blocks(
             q[share.rows], keys, visible, share.positions, block=spec.block, n=spec.top_k, local=spec.local
         )

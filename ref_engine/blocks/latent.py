@@ -85,7 +85,8 @@ def attend(q: F32, k: F32, v: F32 | None, chosen: Chosen, a: LatentAttentionSpec
     v None: the values are the first kv_rank features of the keys.
     """
     if a.temperature is not None:
-        q = at.tap("Qcur_attn_temp_scaled", q * temperatures(at.p.positions, a.temperature)[:, None, None])
+        factors = np.asarray(temperatures(at.p.positions, a.temperature), like=q)
+        q = at.tap("Qcur_attn_temp_scaled", q * factors[:, None, None])
     inner, sinks = at.tap if at.p.tracing else None, at.vector("attn_sinks.weight")
 
     def run(share: Share) -> F32:
@@ -93,7 +94,7 @@ def attend(q: F32, k: F32, v: F32 | None, chosen: Chosen, a: LatentAttentionSpec
         values = keys[..., : a.kv_rank] if v is None else share.cache.append(at.index, "v", v[share.rows])
         seen = chosen.get(share.rows.start)
         if seen is not None and a.window is not None:
-            seen = seen & causal_mask(share.positions, keys.shape[0], a.window)
+            seen = seen & np.asarray(causal_mask(share.positions, keys.shape[0], a.window), like=q)
         return at.ops.attend(
             q[share.rows], keys, values, share.positions, scale=a.scale, window=a.window, cap=None, sinks=sinks,
             seen=seen, tap=inner,

@@ -17,8 +17,8 @@ def lightning(x: F32, a: LightningSpec, at: Site) -> F32:
     qkv = at.tap("QKVcur_silu", silu(at.tap("QKVcur", at.linear(x, "attn_qkv"))))
     q, k, v = np.split(qkv.reshape(n, a.n_head, 3 * a.head_dim), 3, axis=-1)
     q, k, v = at.tap("Qcur", q), at.tap("Kcur", k), at.tap("Vcur", v)
-    steps = np.ones((n, a.n_head), np.float32)
-    decay = -np.array(a.slopes, np.float32)[:, None]
+    steps = np.asarray(np.ones((n, a.n_head), np.float32), like=q)
+    decay = -np.array(a.slopes, np.float32, like=q)[:, None]
 
     def run(share: Share) -> F32:
         rows = share.rows

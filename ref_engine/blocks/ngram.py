@@ -17,7 +17,7 @@ def with_ngrams(x: F32, s: NgramSpec, at: Site) -> F32:
     key, value = at.ops.linears(looked_up(s, at), [at.map("ple_key"), at.map("ple_value")])
     gate = at.tap("ple_gate", gates(normed(key.reshape(x.shape), "key", s, at), normed(x, "query", s, at)))
     gated = at.tap("ple_gated_value", value[:, None] * gate[..., None])
-    flat = np.ascontiguousarray(normed(gated, "conv", s, at)).reshape(x.shape[0], -1)
+    flat = np.ascontiguousarray(normed(gated, "conv", s, at), like=x).reshape(x.shape[0], -1)
     weight = at["ple_conv1d.weight"].f32()
 
     def run(share: Share) -> F32:

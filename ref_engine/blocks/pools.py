@@ -39,7 +39,7 @@ def choose_pools(x: F32, low: F32, spec: PoolIndexSpec, at: Site) -> Chosen:
         if keys.shape[0] // spec.pool <= spec.top_k and not at.p.tracing:
             return None
         pooled = at.tap("indexer_pool_k", pooled_keys(keys, gates, place))
-        ended = complete(share.positions, spec.pool, pooled.shape[0])
+        ended = np.asarray(complete(share.positions, spec.pool, pooled.shape[0]), like=pooled)
         scores = np.where(ended, index_scores(q[rows], pooled, weights[rows]), np.float32(-np.inf))
         scores = at.tap("indexer_score", scores)
         return with_tail(highest(scores, spec.top_k), share.positions, spec.pool, keys.shape[0])
@@ -62,7 +62,8 @@ def choose_means(x: F32, spec: MeanIndexSpec, rope: RopeSpec | None, at: Site) -
             return None
         means = at.tap("indexer_k", block_keys(keys, spec, rope, at))
         scores = at.tap(
-            "indexer_score", index_scores(q[share.rows], means, np.ones(q[share.rows].shape[:2], np.float32))
+            "indexer_score",
+            index_scores(q[share.rows], means, np.asarray(np.ones(q[share.rows].shape[:2], np.float32), like=q)),
         )
         return highest(token_scores(scores, share.positions, spec.block, keys.shape[0]), n)[None]
 
@@ -74,5 +75,5 @@ def block_keys(keys: F32, spec: MeanIndexSpec, rope: RopeSpec | None, at: Site) 
     means = at.norm(at.tap("indexer_k_pooled", block_means(keys, spec.block)), spec.k_norm)
     if rope is None:
         return means
-    cos, sin = rope_table(replace(rope, sections=None), np.arange(means.shape[0]) * spec.block)
+    cos, sin = at.lifted(rope_table(replace(rope, sections=None), np.arange(means.shape[0]) * spec.block))
     return at.ops.rope(means[:, None], cos, sin, rope.pairing)[:, 0]

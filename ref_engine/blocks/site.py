@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ref_engine.blocks.expert_load import ExpertLoad
 from ref_engine.cache import Cache
 from ref_engine.ops import Ops
+from ref_engine.place import HOST
 from ref_engine.reference.linear import Map
 from ref_engine.reference.sums import F32
 from ref_engine.spec import NormSpec, RopeSpec
@@ -102,6 +103,10 @@ class Site:
         ys = self.ops.linears(x, [(weight, None) for weight, _, _ in maps])
         ys = [y if scale is None else y * scale for y, (_, _, scale) in zip(ys, maps, strict=True)]
         return [y if bias is None else y + bias for y, (_, bias, _) in zip(ys, maps, strict=True)]
+
+    def lifted(self, tables: tuple[F32, ...]) -> tuple[F32, ...]:
+        """What was computed on the host, where this layer's arrays are."""
+        return tables if self.ops.place is HOST else tuple(self.ops.place.put(table) for table in tables)
 
     def tap(self, name: str, value: F32) -> F32:
         """Show a value to whoever traces, under llama.cpp's name; go on with what comes back."""

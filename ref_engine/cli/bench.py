@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ref_engine.cli.options import find_model, json_option, quiet_option
+from ref_engine.cli.options import find_model, gpu_options, json_option, quiet_option
 from ref_engine.cli.output import emit_json, say, size, table
 from ref_engine.cli.progress import progress
 from ref_engine.errors import RefEngineError
@@ -16,6 +16,7 @@ from ref_engine.errors import RefEngineError
 if TYPE_CHECKING:
     from ref_engine.bench.turns import Side, Times
     from ref_engine.bench.works import Work
+    from ref_engine.place import Where
 
 
 @click.command()
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 @click.option("--peer-python", metavar="PATH", help="The Python that has the other engine; this one by default.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, metavar="N", help="Threads of both (1).")
 @click.option("--runs", type=click.IntRange(1, 99), default=5, metavar="N", help="Runs of each, in turn (5).")
-@click.option("--backend", type=click.Choice(["native", "numpy"]), help="Of this engine.")
+@click.option("--backend", type=click.Choice(["native", "numpy", "cupy"]), help="Of this engine.")
+@gpu_options
 @click.option("--profile", "profiled", is_flag=True, help="Each operation of one pass, beside the machine's ceilings.")
 @quiet_option
 @json_option
@@ -37,6 +39,8 @@ def bench(
     threads: int,
     runs: int,
     backend: str | None,
+    gpu_layers: int | None,
+    experts_on: Where | None,
     profiled: bool,
     quiet: bool,
     as_json: bool,
@@ -48,16 +52,19 @@ def bench(
     in processes of its own, in turn with ours, and the ratios of medians are printed with the spread of the runs.
     llama-cpp takes the package llama-cpp-python, ik-llama takes ik-llama-cpp-python.
     """
+    from ref_engine.backends import default_backend
     from ref_engine.bench.turns import Side, in_turn
     from ref_engine.bench.works import works_named
+    from ref_engine.place import check_split
 
     path, chosen = Path(find_model(model)).resolve(), works_named(works)
+    check_split(backend or default_backend(), gpu_layers, experts_on)
     if profiled:
         if against is not None:
             raise click.UsageError("--profile looks at this engine alone")
-        _profile(path, chosen, threads, backend, as_json)
+        _profile(path, chosen, threads, as_json, backend=backend, gpu_layers=gpu_layers, experts_on=experts_on)
         return
-    sides = [Side("ref-engine", sys.executable, threads, backend)]
+    sides = [Side("ref-engine", sys.executable, threads, backend, gpu_layers=gpu_layers, experts_on=experts_on)]
     if against == "numpy":
         sides.append(Side("numpy", sys.executable, threads, "numpy"))
     elif against is not None:
@@ -120,7 +127,7 @@ def _as_json(works: tuple[Work, ...], sides: list[Side], found: dict[str, Times]
     }  # fmt: skip
 
 
-def _profile(path: Path, works: tuple[Work, ...], threads: int, backend: str | None, as_json: bool) -> None:
+def _profile(path: Path, works: tuple[Work, ...], threads: int, as_json: bool, **options: Any) -> None:
     import ref_engine
     from ref_engine.bench.profile import ceilings, profile
     from ref_engine.compat import has_kernels, why_no_kernels
@@ -128,7 +135,7 @@ def _profile(path: Path, works: tuple[Work, ...], threads: int, backend: str | N
     if not has_kernels:
         raise RefEngineError(f"the ceilings are measured with the kernels, which are missing: {why_no_kernels}")
     most = ceilings()
-    model = ref_engine.load(path, backend=backend, n_threads=threads)
+    model = ref_engine.load(path, n_threads=threads, **options)
     passes = {(1, work.prompt) if work.kind == "decode" else (work.prompt, 0) for work in works if work.kind != "batch"}
     found = [profile(model, tokens, past) for tokens, past in sorted(passes, reverse=True)]
     if as_json:

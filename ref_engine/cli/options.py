@@ -44,13 +44,24 @@ def expert_cache_report(model: Model) -> str | None:
 
 
 def engine_options(command: F) -> F:
-    """--backend, --activations, --threads, --n-ctx, --expert-cache: arguments of `load_model`."""
+    """--backend, --activations, --threads, --n-ctx, --expert-cache and `gpu_options`: arguments of `load_model`."""
+    command = gpu_options(command)
     for option in (
         click.option("--expert-cache", type=Size(), metavar="SIZE", help="Memory for a mixture's experts, such as 2G."),
         click.option("--n-ctx", type=int, metavar="N", help="Context length in tokens, instead of the model's own."),
         click.option("--threads", "n_threads", type=int, metavar="N", help="Threads; the numpy backend has NumPy's."),
         click.option("--activations", type=click.Choice(["f32", "q8"]), help="Exact products, or 8-bit ones (q8)."),
         click.option("--backend", type=click.Choice(["numpy", "native", "cupy"]), help="Who computes."),
+    ):
+        command = option(command)
+    return command
+
+
+def gpu_options(command: F) -> F:
+    """--gpu-layers, --experts-on: how the cupy backend divides a model."""
+    for option in (
+        click.option("--experts-on", type=click.Choice(["cpu", "gpu"]), help="Who computes a mixture's experts (gpu)."),
+        click.option("--gpu-layers", type=int, metavar="N", help="Layers on the GPU, the output first, then the last."),
     ):
         command = option(command)
     return command

@@ -9,35 +9,49 @@ from typing import TYPE_CHECKING
 import click
 
 from ref_engine.cli.machine import available_memory, total_memory
-from ref_engine.cli.options import find_model, json_option
+from ref_engine.cli.options import find_model, gpu_options, json_option
 from ref_engine.cli.output import count, emit_json, one_line, say, size, table
 
 if TYPE_CHECKING:
+    from ref_engine.place import Where
     from ref_engine.plan import Layer, Plan
+    from ref_engine.plan_split import Division
 
 
 @click.command()
 @click.argument("model")
 @click.option("--n-ctx", type=click.IntRange(min=1), metavar="N", help="Tokens in the KV cache (the model's context).")
 @click.option("--activations", type=click.Choice(["f32", "q8"]), default="q8", help="As for run (q8).")
+@gpu_options
 @json_option
-def plan(model: str, n_ctx: int | None, activations: str, as_json: bool) -> None:
+def plan(
+    model: str, n_ctx: int | None, activations: str, gpu_layers: int | None, experts_on: Where | None, as_json: bool
+) -> None:
     """Tell how much memory a model takes, by part, before anything is loaded.
 
     Only the file's header is read. For mixtures of experts the table of layers tells one expert's bytes, and what a
     token reads (active) against what there is. Weights stay in the file's pages; what NumPy unpacks is kept within
-    a quarter of the machine's memory.
+    a quarter of the machine's memory. With --gpu-layers or --experts-on also what the GPU needs, and what is left for
+    the host.
     """
     from ref_engine.files import open_gguf
+    from ref_engine.place import check_split
     from ref_engine.plan import make_plan
+    from ref_engine.plan_split import divide
 
     with open_gguf(find_model(model)) as file:
         made = make_plan(file.metadata, file.tensors, n_ctx)
+        check_split("cupy", gpu_layers, experts_on)
+        asked = gpu_layers is not None or experts_on is not None
+        division = divide(made, file.tensors, gpu_layers, experts_on or "gpu") if asked else None
     memory = _memory(made, activations)
     if as_json:
-        emit_json({**asdict(made), "memory": memory})
-    else:
-        _print(made, memory)
+        more = {} if division is None else {"division": asdict(division)}
+        emit_json({**asdict(made), "memory": memory, **more})
+        return
+    _print(made, memory)
+    if division is not None:
+        _print_division(division, "f32" if activations == "f32" else "f16")
 
 
 def _memory(made: Plan, activations: str) -> dict[str, int | bool | None]:
@@ -78,6 +92,19 @@ def _print(made: Plan, memory: dict[str, int | bool | None]) -> None:
         say(f"{verdict}: this machine has {size(memory['machine'])}{free}")
     if made.obstacle is not None:
         say(f"this version cannot run it: {one_line(made.obstacle)}")
+
+
+def _print_division(division: Division, cache: str) -> None:
+    shares = (division.device, division.host)
+    kinds = {
+        "weights": [share.weights for share in shares],
+        "kv cache": [share.cache[cache] for share in shares],
+        "state": [share.state for share in shares],
+    }
+    kinds["total"] = [sum(values) for values in zip(*kinds.values(), strict=True)]
+    most = f"the output and {division.gpu_layers - 1} of {division.n_layer} layers"
+    say(f"\n{most if division.gpu_layers else 'nothing'} on the GPU")
+    table(("DIVIDED", "GPU", "HOST"), [(name, *map(size, values)) for name, values in kinds.items()], right=(1, 2))
 
 
 def _print_layers(layers: tuple[Layer, ...]) -> None:

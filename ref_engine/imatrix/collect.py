@@ -21,6 +21,7 @@ from ref_engine.errors import ModelError, RefEngineError
 from ref_engine.imatrix.matrix import Entry, ImportanceMatrix, whole_chunks
 from ref_engine.model import Model
 from ref_engine.ops import Ops
+from ref_engine.place import to_host
 from ref_engine.reference.linear import Map
 from ref_engine.reference.moe import moe_ffn
 from ref_engine.reference.sums import F32
@@ -48,7 +49,7 @@ class Sums:
             name, index = self._place(weight.name)
             if not self._wanted(name):
                 continue
-            rows = x.reshape(-1, x.shape[-1])
+            rows = to_host(x).reshape(-1, x.shape[-1])
             if squares is None:
                 squares = np.einsum("tk,tk->k", rows, rows, dtype=np.float64)
             if name not in self._sums:
@@ -101,11 +102,8 @@ def watched(ops: Ops, sums: Sums) -> Ops:
 @contextmanager
 def watching(model: Model, sums: Sums) -> Iterator[None]:
     """While open, the model's backend tells `sums`."""
-    ops, model.ops = model.ops, watched(model.ops, sums)
-    try:
+    with model.computing(partial(watched, sums=sums)):
         yield
-    finally:
-        model.ops = ops
 
 
 def chunks_of(

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ref_engine.lens.selection import Selection
 from ref_engine.ops import Ops
+from ref_engine.place import HOST
 from ref_engine.reference import moe
 from ref_engine.reference.attention import Tap
 from ref_engine.reference.linear import Map
@@ -75,12 +76,12 @@ def _room(model: Model, n: int) -> int:
 @contextmanager
 def hollow(model: Model) -> Iterator[None]:
     """The model with hollow operations, and with its counts of experts left alone."""
-    real, load = model.ops, model.expert_load
-    model.ops, model.expert_load = hollow_ops(real), type(load)()
+    load, model.expert_load = model.expert_load, type(model.expert_load)()
     try:
-        yield
+        with model.computing(hollow_ops):
+            yield
     finally:
-        model.ops, model.expert_load = real, load
+        model.expert_load = load
 
 
 def zeros(*shape: int) -> F32:
@@ -110,6 +111,7 @@ def hollow_ops(real: Ops) -> Ops:
 
     return replace(
         real,
+        place=HOST,
         scope=nullcontext,
         embed=embed,
         linear=linear,
@@ -121,6 +123,7 @@ def hollow_ops(real: Ops) -> Ops:
         glu=glu,
         activation=same,
         soft_cap=same,
+        route=moe.route,
         moe_ffn=partial(moe.moe_ffn, linear=linear, glu=glu),
     )
 

@@ -74,6 +74,20 @@ def nibbles(qs: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.concatenate([qs & 0x0F, qs >> 4], axis=-1)
 
 
-def bits(qh: NDArray[np.uint8], n: int) -> NDArray[np.uint8]:
-    """(..., n / 8) bytes -> (..., n) single bits, least significant first."""
-    return np.unpackbits(qh, axis=-1, count=n, bitorder="little")
+def bits(qh: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(..., n) bytes -> (..., 8 n) single bits, least significant first."""
+    return np.unpackbits(qh, axis=-1, bitorder="little")
+
+
+def fields(data: Any, layout: np.dtype[Any]) -> dict[str, Any]:
+    """Bytes of whole blocks on a device, whose library has no records: (..., n_bytes) -> the fields by name, as records
+    have them."""
+    blocks = data.reshape(*data.shape[:-1], -1, layout.itemsize)
+    found: dict[str, Any] = {}
+    for name, (type, offset, *_) in (layout.fields or {}).items():
+        part = blocks[..., offset : offset + type.itemsize]
+        if type.base.itemsize > 1:
+            part = np.ascontiguousarray(part, like=data)  # where it stands it need not be aligned
+        part = part.view(type.base)
+        found[name] = part if type.shape else part[..., 0]
+    return found

@@ -15,6 +15,11 @@ from ref_engine.quant.codebooks import E2M1_TWICE
 _TWICE = np.array(E2M1_TWICE, np.float32)
 
 
+def _values(q: NDArray[np.uint8]) -> F32:
+    """Twice the values of four-bit floats."""
+    return np.asarray(_TWICE, like=q)[q]
+
+
 def half_e8m0(e: NDArray[np.uint8]) -> F32:
     """Half of the power of two that the byte stands for: 2^(e - 128), for 255 too (a NaN in the OCP standard)."""
     return np.ldexp(np.float32(1), e.astype(np.int32) - 128)
@@ -47,7 +52,7 @@ class MXFP4:
 
     @staticmethod
     def integers(b: Blocks) -> IntegerBlocks:
-        return IntegerBlocks(_TWICE[nibbles(b["qs"])], half_e8m0(b["e"]))
+        return IntegerBlocks(_values(nibbles(b["qs"])), half_e8m0(b["e"]))
 
 
 class NVFP4:
@@ -72,7 +77,7 @@ class NVFP4:
     @staticmethod
     def integers(b: Blocks) -> IntegerBlocks:
         lead = b["qs"].shape[:-1]
-        values = _TWICE[nibbles(b["qs"].reshape(*lead, 4, 8))]
+        values = _values(nibbles(b["qs"].reshape(*lead, 4, 8)))
         scaled = ue4m3_units(b["scales"])[..., None] * values
         q = scaled.reshape(*lead[:-1], -1, 32)
-        return IntegerBlocks(q, np.full(q.shape[:-1], 2.0**-10, np.float32))
+        return IntegerBlocks(q, np.asarray(np.full(q.shape[:-1], 2.0**-10, np.float32), like=q))

@@ -19,6 +19,17 @@ _IQ4 = np.array(IQ4_VALUES, np.float32)
 _EIGHTH, _QUARTER = np.float32(0.125), np.float32(0.25)
 
 
+def _points(name: str, index: NDArray[Any]) -> NDArray[np.int8]:
+    """Points of a codebook by their numbers: (...) -> (..., 8 or 4)."""
+    points: NDArray[np.int8] = np.asarray(codebook(name), like=index)[index]
+    return points
+
+
+def _curved(q: NDArray[np.uint8]) -> F32:
+    """Values of the curved table by their numbers."""
+    return np.asarray(_IQ4, like=q)[q]
+
+
 def _view(d: F32, scales: NDArray[Any], points: NDArray[Any]) -> IntegerBlocks:
     """(...) d, (..., n) scales, (..., m, 8 or 4) points with m a multiple of n -> the integer view of 256 weights."""
     lead, n = scales.shape[:-1], scales.shape[-1]
@@ -28,12 +39,12 @@ def _view(d: F32, scales: NDArray[Any], points: NDArray[Any]) -> IntegerBlocks:
 
 def _words(pairs: NDArray[np.uint8]) -> NDArray[np.uint32]:
     """(..., n, 4) bytes -> (..., n) unsigned 32-bit words, least significant byte first."""
-    return np.ascontiguousarray(pairs).view("<u4")[..., 0]
+    return np.ascontiguousarray(pairs, like=pairs).view("<u4")[..., 0]
 
 
 def _signs_and_scale(word: NDArray[np.uint32]) -> tuple[F32, NDArray[np.uint32]]:
     """(..., 8) words of four times 7 sign bits and a 4-bit scale -> (..., 32, 8) signs, (..., 8) odd scales."""
-    seven = word[..., None] >> np.array([0, 7, 14, 21], np.uint32)
+    seven = word[..., None] >> np.array([0, 7, 14, 21], np.uint32, like=word)
     signs_ = signs(even_signs(seven))
     return signs_.reshape(*word.shape[:-1], 32, 8), 2 * (word >> np.uint32(28)) + 1
 
@@ -63,7 +74,7 @@ class IQ2_XXS:
         lead = b["qs"].shape[:-1]
         groups = b["qs"].reshape(*lead, 8, 8)
         sign, scales = _signs_and_scale(_words(groups[..., 4:]))
-        points = codebook("iq2_xxs")[groups[..., :4].reshape(*lead, 32)]
+        points = _points("iq2_xxs", groups[..., :4].reshape(*lead, 32))
         return _view(f32(b["d"]) * _EIGHTH, scales, sign * points)
 
 
@@ -85,7 +96,7 @@ class IQ2_XS:
     @staticmethod
     def integers(b: Blocks) -> IntegerBlocks:
         sign = signs(even_signs((b["qs"] >> 9).astype(np.uint32)))
-        points = codebook("iq2_xs")[b["qs"] & 511]
+        points = _points("iq2_xs", b["qs"] & 511)
         return _view(f32(b["d"]) * _EIGHTH, _odd_nibbles(b["scales"]), sign * points)
 
 
@@ -109,8 +120,9 @@ class IQ2_S:
 
     @staticmethod
     def integers(b: Blocks) -> IntegerBlocks:
-        top = (b["qh"][..., None] >> np.array([0, 2, 4, 6], np.uint8) & 3).reshape(b["qs"].shape)
-        points = codebook("iq2_s")[b["qs"] | top.astype(np.uint16) << 8]
+        shift = np.array([0, 2, 4, 6], np.uint8, like=b["qh"])
+        top = (b["qh"][..., None] >> shift & 3).reshape(b["qs"].shape)
+        points = _points("iq2_s", b["qs"] | top.astype(np.uint16) << 8)
         return _view(f32(b["d"]) * _EIGHTH, _odd_nibbles(b["scales"]), signs(b["signs"]) * points)
 
 
@@ -133,7 +145,7 @@ class IQ3_XXS:
     def integers(b: Blocks) -> IntegerBlocks:
         lead = b["qs"].shape[:-1]
         sign, scales = _signs_and_scale(_words(b["words"].reshape(*lead, 8, 4)))
-        points = codebook("iq3_xxs")[b["qs"]].reshape(*lead, 32, 8)
+        points = _points("iq3_xxs", b["qs"]).reshape(*lead, 32, 8)
         return _view(f32(b["d"]) * _QUARTER, scales, sign * points)
 
 
@@ -157,8 +169,8 @@ class IQ3_S:
 
     @staticmethod
     def integers(b: Blocks) -> IntegerBlocks:
-        index = b["qs"] | bits(b["qh"], 64).astype(np.uint16) << 8
-        points = codebook("iq3_s")[index].reshape(*b["qs"].shape[:-1], 32, 8)
+        index = b["qs"] | bits(b["qh"]).astype(np.uint16) << 8
+        points = _points("iq3_s", index).reshape(*b["qs"].shape[:-1], 32, 8)
         return _view(f32(b["d"]), _odd_nibbles(b["scales"]), signs(b["signs"]) * points)
 
 
@@ -182,8 +194,8 @@ class IQ1_S:
     @staticmethod
     def integers(b: Blocks) -> IntegerBlocks:
         lead = b["qs"].shape[:-1]
-        top = b["qh"][..., None] >> np.array([0, 3, 6, 9], np.uint16) & 7
-        points = codebook("iq1")[b["qs"] | top.reshape(*lead, 32) << 8].reshape(*lead, 8, 32)
+        top = b["qh"][..., None] >> np.array([0, 3, 6, 9], np.uint16, like=b["qh"]) & 7
+        points = _points("iq1", b["qs"] | top.reshape(*lead, 32) << 8).reshape(*lead, 8, 32)
         shift = np.where(b["qh"] & 0x8000, -1, 1)[..., None]
         return _view(f32(b["d"]) * _EIGHTH, 2 * (b["qh"] >> 12 & 7) + 1, 8 * points + shift)
 
@@ -210,11 +222,11 @@ class IQ1_M:
     def integers(b: Blocks) -> IntegerBlocks:
         lead = b["qs"].shape[:-1]
         words = b["scales"]
-        pattern = (words >> 12 << np.array([0, 4, 8, 12], np.uint16)).sum(axis=-1, dtype=np.uint16)
+        pattern = (words >> 12 << np.array([0, 4, 8, 12], np.uint16, like=words)).sum(axis=-1, dtype=np.uint16)
         top = np.stack([b["qh"] & 15, b["qh"] >> 4], axis=-1).reshape(*lead, 32)
-        points = codebook("iq1")[b["qs"] | (top & 7).astype(np.uint16) << 8]
+        points = _points("iq1", b["qs"] | (top & 7).astype(np.uint16) << 8)
         shift = np.where(top & 8, -1, 1)[..., None]
-        three = (words[..., None] >> np.array([0, 3, 6, 9], np.uint16) & 7).reshape(*lead, 16)
+        three = (words[..., None] >> np.array([0, 3, 6, 9], np.uint16, like=words) & 7).reshape(*lead, 16)
         return _view(f32(pattern.view(np.float16)) * _EIGHTH, 2 * three + 1, 8 * points + shift)
 
 
@@ -235,7 +247,7 @@ class IQ4_NL:
 
     @staticmethod
     def integers(b: Blocks) -> IntegerBlocks:
-        return IntegerBlocks(_IQ4[nibbles(b["qs"])], f32(b["d"]))
+        return IntegerBlocks(_curved(nibbles(b["qs"])), f32(b["d"]))
 
 
 class IQ4_XS:
@@ -260,6 +272,6 @@ class IQ4_XS:
     def integers(b: Blocks) -> IntegerBlocks:
         lead = b["d"].shape
         low = np.stack([b["scales_l"] & 15, b["scales_l"] >> 4], axis=-1).reshape(*lead, 8)
-        top = b["scales_h"][..., None] >> np.arange(0, 16, 2, dtype=np.uint16) & 3
-        values = _IQ4[nibbles(b["qs"].reshape(*lead, 8, 16))]
+        top = b["scales_h"][..., None] >> np.arange(0, 16, 2, dtype=np.uint16, like=low) & 3
+        values = _curved(nibbles(b["qs"].reshape(*lead, 8, 16)))
         return _view(f32(b["d"]), (low | top << 4).astype(np.float64) - 32, values)

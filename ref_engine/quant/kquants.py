@@ -29,7 +29,7 @@ def scales_and_mins(packed: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArr
 def _nibble_pairs(qs: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(..., 128) bytes -> (..., 8, 32): run j holds sub-block 2j in low, 2j + 1 in high nibbles."""
     runs = qs.reshape(*qs.shape[:-1], 4, 1, 32)
-    shift = np.array([0, 4], np.uint8).reshape(2, 1)
+    shift = np.array([0, 4], np.uint8, like=qs).reshape(2, 1)
     pairs: NDArray[np.uint8] = (runs >> shift) & np.uint8(15)
     return pairs.reshape(*qs.shape[:-1], 8, 32)
 
@@ -55,7 +55,7 @@ def _integers_with_mins(b: Blocks, q: NDArray[np.uint8]) -> IntegerBlocks:
 def _bit_pairs(qs: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(..., 64) bytes -> (..., 16, 16) of 2 bits: run r of half h is the bits 2r, 2r+1 of its 32 bytes."""
     runs = qs.reshape(*qs.shape[:-1], 2, 1, 32)
-    shift = np.array([0, 2, 4, 6], np.uint8).reshape(4, 1)
+    shift = np.array([0, 2, 4, 6], np.uint8, like=qs).reshape(4, 1)
     pairs: NDArray[np.uint8] = (runs >> shift) & np.uint8(3)
     return pairs.reshape(*qs.shape[:-1], 16, 16)
 
@@ -105,14 +105,15 @@ class Q3_K:
         byte i+8   (0..3)   bits 2k, 2k+1: top of scale i+4k
         """
         low = np.concatenate([packed[..., :8] & 15, packed[..., :8] >> 4], axis=-1)
-        top = (packed[..., None, 8:] >> np.array([0, 2, 4, 6], np.uint8).reshape(4, 1)) & np.uint8(3)
+        shift = np.array([0, 2, 4, 6], np.uint8, like=packed).reshape(4, 1)
+        top = (packed[..., None, 8:] >> shift) & np.uint8(3)
         scales: NDArray[np.uint8] = low | top.reshape(low.shape) << 4
         return scales.astype(np.float32) - np.float32(32)
 
     @staticmethod
     def _q(b: Blocks) -> F32:
         """(..., 16, 16) integers -4 .. 3, by sub-block."""
-        run = np.arange(8, dtype=np.uint8).reshape(8, 1)
+        run = np.arange(8, dtype=np.uint8, like=b["hmask"]).reshape(8, 1)
         high = ((b["hmask"][..., None, :] >> run) & np.uint8(1)).reshape(*b["hmask"].shape[:-1], 16, 16)
         return (_bit_pairs(b["qs"]) | high << 2).astype(np.float32) - np.float32(4)
 
@@ -163,7 +164,7 @@ class Q5_K:
 
     @staticmethod
     def _q(b: Blocks) -> NDArray[np.uint8]:
-        j = np.arange(8, dtype=np.uint8).reshape(8, 1)
+        j = np.arange(8, dtype=np.uint8, like=b["qh"]).reshape(8, 1)
         high: NDArray[np.uint8] = (b["qh"][..., None, :] >> j) & np.uint8(1)
         return _nibble_pairs(b["qs"]) | high << np.uint8(4)
 
@@ -194,8 +195,9 @@ class Q6_K:
     def _q(b: Blocks) -> NDArray[np.int8]:
         """(..., 16, 16) integers -32 .. 31, by sub-block."""
         lead = b["ql"].shape[:-1]
-        ql = b["ql"].reshape(*lead, 2, 1, 64) >> np.array([0, 4], np.uint8).reshape(2, 1) & 15
-        qh = b["qh"].reshape(*lead, 2, 1, 32) >> np.array([0, 2, 4, 6], np.uint8).reshape(4, 1) & 3
+        two, four = (np.array(shifts, np.uint8, like=b["ql"]).reshape(-1, 1) for shifts in ([0, 4], [0, 2, 4, 6]))
+        ql = b["ql"].reshape(*lead, 2, 1, 64) >> two & 15
+        qh = b["qh"].reshape(*lead, 2, 1, 32) >> four & 3
         q = ql.reshape(*lead, 2, 4, 32) | qh << 4
         return (q.astype(np.int8) - np.int8(32)).reshape(*lead, 16, 16)
 

@@ -72,7 +72,7 @@ class Q5_0:
 
     @staticmethod
     def _q(b: Blocks) -> F32:
-        return (nibbles(b["qs"]) | bits(b["qh"], 32) << 4).astype(np.float32) - np.float32(16)
+        return (nibbles(b["qs"]) | bits(b["qh"]) << 4).astype(np.float32) - np.float32(16)
 
     @staticmethod
     def dequantize(b: Blocks) -> F32:
@@ -96,7 +96,7 @@ class Q5_1:
 
     @staticmethod
     def _q(b: Blocks) -> F32:
-        return (nibbles(b["qs"]) | bits(b["qh"], 32) << 4).astype(np.float32)
+        return (nibbles(b["qs"]) | bits(b["qh"]) << 4).astype(np.float32)
 
     @staticmethod
     def dequantize(b: Blocks) -> F32:

@@ -17,7 +17,7 @@ def _trits(packed: NDArray[np.uint8], n: int) -> NDArray[np.uint8]:
     A byte is ceil(256 * t / 243), t the number that the digits make: multiplying by 3 carries the first digit into
     the ninth bit, and the low eight bits hold what is left.
     """
-    powers = np.array([1, 3, 9, 27, 81], np.uint8)[:n].reshape(n, 1)
+    powers = np.array([1, 3, 9, 27, 81], np.uint8, like=packed)[:n].reshape(n, 1)
     rest = packed[..., None, :] * powers  # modulo 256
     digits: NDArray[np.uint8] = (rest.astype(np.uint16) * np.uint16(3) >> np.uint16(8)).astype(np.uint8)
     return digits
@@ -66,7 +66,7 @@ class TQ2_0:
     @staticmethod
     def integers(b: Blocks) -> IntegerBlocks:
         lead = b["qs"].shape[:-1]
-        runs = b["qs"].reshape(*lead, 2, 1, 32) >> np.array([0, 2, 4, 6], np.uint8).reshape(4, 1) & 3
+        runs = b["qs"].reshape(*lead, 2, 1, 32) >> np.array([0, 2, 4, 6], np.uint8, like=b["qs"]).reshape(4, 1) & 3
         return IntegerBlocks(runs.reshape(*lead, 256).astype(np.float64) - 1, f32(b["d"]))
 
 
@@ -92,7 +92,7 @@ class Q1_0:
 
     @staticmethod
     def _q(b: Blocks) -> F32:
-        return bits(b["qs"], 128).astype(np.float32) * np.float32(2) - np.float32(1)
+        return bits(b["qs"]).astype(np.float32) * np.float32(2) - np.float32(1)
 
     @staticmethod
     def dequantize(b: Blocks) -> F32:
@@ -116,7 +116,7 @@ class Q2_0:
 
     @staticmethod
     def _q(b: Blocks) -> F32:
-        pairs = b["qs"][..., None] >> np.array([0, 2, 4, 6], np.uint8) & 3
+        pairs = b["qs"][..., None] >> np.array([0, 2, 4, 6], np.uint8, like=b["qs"]) & 3
         return pairs.reshape(*b["qs"].shape[:-1], 64).astype(np.float32) - np.float32(1)
 
     @staticmethod

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ref_engine.errors import ModelError
 from ref_engine.files.types import GGMLType
-from ref_engine.quant.blocks import F32, BlockType, IntegerBlocks
+from ref_engine.quant.blocks import F32, BlockType, IntegerBlocks, fields
 from ref_engine.quant.fp4 import MXFP4, NVFP4
 from ref_engine.quant.iquants import IQ1_M, IQ1_S, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS, IQ4_NL, IQ4_XS
 from ref_engine.quant.kquants import Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, Q8_K
@@ -84,6 +84,7 @@ def dequantize(data: NDArray[np.uint8], type: GGMLType) -> F32:
     """Bytes of whole blocks, any leading shape: (..., n_bytes) uint8 -> (..., n_weights) float32.
 
     Bit for bit what ggml's to_float gives. Numbers (NUMBER_TYPES) are rounded to the nearest float32, ties to even.
+    The bytes may be a GPU's: the values are then made, and stay, there.
     """
     if type in NUMBER_TYPES:
         with np.errstate(over="ignore"):
@@ -92,7 +93,8 @@ def dequantize(data: NDArray[np.uint8], type: GGMLType) -> F32:
         return PLAIN_TYPES[type].to_f32(data.view(PLAIN_TYPES[type].layout))
     block = BLOCK_TYPES[type]
     with np.errstate(invalid="ignore", over="ignore"):  # scales of inf and NaN are legal bytes
-        values = block.dequantize(data.view(block.layout))
+        records: Any = data.view(block.layout) if isinstance(data, np.ndarray) else fields(data, block.layout)
+        values = block.dequantize(records)
     return values.reshape(*data.shape[:-1], -1)
 
 

@@ -172,18 +172,17 @@ def attend(
     scores, weighted = (scores_ordered, weighted_ordered) if ordered else (scores_blas, weighted_blas)
     rounded = as_half if ordered and k.dtype == np.float16 else lambda x: x
     k, v = k.astype(np.float32, copy=False), v.astype(np.float32, copy=False)
-    if seen is None:
-        seen = causal_mask(positions, k.shape[0], window)
+    seen = np.asarray(causal_mask(positions, k.shape[0], window) if seen is None else seen, like=q)
     kq = tap("kq", scores(rounded(q), k))
     if cap is not None:
         kq = soft_cap(kq, cap)
     bias = None
     if slopes is not None:
         distance = np.abs(positions[:, None] - np.arange(k.shape[0])).astype(np.float32)
-        bias = slopes[:, None, None] * -distance
+        bias = np.asarray(slopes[:, None, None] * -distance, like=q)
     p = tap("kq_soft_max", soft_max(kq, seen, scale, bias, sinks))
     kqv = tap("kqv", weighted(rounded(p), v, seen))
-    return np.ascontiguousarray(kqv.transpose(1, 0, 2)).reshape(q.shape[0], -1)
+    return np.ascontiguousarray(kqv.transpose(1, 0, 2), like=q).reshape(q.shape[0], -1)
 
 
 def default_scale(head_width: int) -> float:

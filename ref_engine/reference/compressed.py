@@ -48,5 +48,8 @@ def ended(positions: NDArray[np.int64], ratio: int, n_groups: int) -> NDArray[np
 
 def interleaved(tokens: NDArray[Any], groups: NDArray[Any], ratio: int, axis: int) -> NDArray[Any]:
     """Each group's entry behind the one of its last token: S and S // ratio entries along an axis -> their sum."""
-    behind = np.arange(1, groups.shape[axis] + 1) * ratio
-    return np.insert(tokens, behind, groups, axis=axis)
+    n_tokens, n_groups = tokens.shape[axis], groups.shape[axis]
+    order = np.insert(np.arange(n_tokens), np.arange(1, n_groups + 1) * ratio, n_tokens + np.arange(n_groups))
+    both = np.concatenate([tokens, groups.astype(tokens.dtype, copy=False)], axis=axis)
+    mixed: NDArray[Any] = both[(slice(None),) * axis + (order,)]
+    return mixed

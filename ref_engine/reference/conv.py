@@ -28,5 +28,5 @@ def centred_conv(x: F32, weight: F32) -> F32:
     """
     width = weight.shape[1]
     after = width // 2
-    padded = np.concatenate([x, np.zeros((after, x.shape[1]), np.float32)])
-    return causal_conv(padded, np.zeros((width - 1, x.shape[1]), np.float32), weight)[0][after:]
+    padded = np.concatenate([x, np.zeros((after, x.shape[1]), np.float32, like=x)])
+    return causal_conv(padded, np.zeros((width - 1, x.shape[1]), np.float32, like=x), weight)[0][after:]

@@ -14,7 +14,7 @@ from ref_engine.reference.sums import F32, lane_sum
 def depth_weights(streams: Sequence[F32], score: F32, eps: float) -> F32:
     """softmax over the streams s of score . (s / rms(s)): each s (T, D), score (D,) -> (T, n)."""
     scores = np.stack([lane_sum(rms_norm(s, None, eps) * score) for s in streams], axis=-1)
-    weights: F32 = soft_max(scores[None], np.ones(scores.shape, np.bool_), 1.0)[0]
+    weights: F32 = soft_max(scores[None], np.asarray(np.ones(scores.shape, np.bool_), like=scores), 1.0)[0]
     return weights
 
 

@@ -34,7 +34,7 @@ def index_scores(q: F32, k: F32, weights: F32) -> F32:
 
     q: (T, H, Hd), k: (S, Hd), weights: (T, H), all float32 -> (T, S) float32.
     """
-    score = np.zeros((q.shape[0], k.shape[0]), np.float32)
+    score = np.zeros((q.shape[0], k.shape[0]), np.float32, like=q)
     for h in range(q.shape[1]):
         score = score + relu(lane_matmul(q[:, h], k)) * weights[:, h, None]
     return score
@@ -58,7 +58,7 @@ def marked(ranks: Ranks, visible: Mask) -> Mask:
     """
     if ranks.size and not 0 <= ranks.min() <= ranks.max() < visible.shape[-1]:
         raise ValueError(f"top_k: {ranks.min()} to {ranks.max()}, expected numbers of {visible.shape[-1]} keys")
-    chosen = np.zeros((*ranks.shape[:-1], visible.shape[-1]), np.bool_)
+    chosen = np.zeros((*ranks.shape[:-1], visible.shape[-1]), np.bool_, like=visible)
     np.put_along_axis(chosen, ranks, True, axis=-1)
     return chosen & visible
 
@@ -73,7 +73,7 @@ def highest(scores: F32, n: int) -> Mask:
         return visible
     least = np.partition(scores, -n, axis=-1)[:, -n, None]
     chosen: Mask = (scores >= least) & visible
-    for t in np.nonzero(chosen.sum(axis=-1) > n)[0]:
+    for t in np.nonzero(chosen.sum(axis=-1) > n)[0].tolist():
         chosen[t] = False
         chosen[t, heap_select(scores[t].tolist(), n)] = True
     return chosen
@@ -139,7 +139,7 @@ def with_tail(chosen: Mask, positions: NDArray[np.int64], width: int, n_keys: in
     chosen: (T, groups), complete ones alone; positions: (T,) -> (T, n_keys) bool.
     """
     s, own = np.arange(n_keys), positions[:, None]
-    tail: Mask = (s >= (own + 1) // width * width) & (s <= own)
+    tail: Mask = np.asarray((s >= (own + 1) // width * width) & (s <= own), like=chosen)
     inside = np.repeat(chosen, width, axis=-1)
     tail[:, : inside.shape[1]] |= inside
     return tail
@@ -151,11 +151,12 @@ def token_scores(blocks: F32, positions: NDArray[np.int64], width: int, n_keys: 
     blocks: (T, complete blocks of all keys); positions: (T,) -> (T, n_keys), minus infinity for invisible ones.
     """
     s, own = np.arange(n_keys), positions[:, None]
-    scores = np.full((blocks.shape[0], n_keys), np.inf, np.float32)
+    scores = np.asarray(np.full((blocks.shape[0], n_keys), np.inf, np.float32), like=blocks)
     inside = np.repeat(blocks, width, axis=-1)
     scores[:, : inside.shape[1]] = inside
-    scores = np.where(s >= (own + 1) // width * width, np.float32(np.inf), scores)
-    return np.where(s <= own, scores, np.float32(-np.inf))
+    late, seen = (np.asarray(mask, like=blocks) for mask in (s >= (own + 1) // width * width, s <= own))
+    scores = np.where(late, np.float32(np.inf), scores)
+    return np.where(seen, scores, np.float32(-np.inf))
 
 
 def complete(positions: NDArray[np.int64], width: int, n_groups: int) -> Mask:
@@ -175,13 +176,13 @@ def highest_blocks(q: F32, k: F32, visible: Mask, positions: NDArray[np.int64], 
     missing = n_blocks * block - k.shape[0]
     own = (positions // block)[:, None]
     blocks = np.arange(n_blocks)
-    is_local = (blocks <= own) & (blocks > own - local)
+    known = np.asarray(blocks <= own, like=q)
+    is_local = known & np.asarray(blocks > own - local, like=q)
     chosen = []
     for g in range(q.shape[1]):
         scores = np.where(visible, lane_matmul(q[:, g], k), np.float32(-np.inf))
         padded = np.pad(scores, [(0, 0), (0, missing)], constant_values=-np.inf)
         best = padded.reshape(q.shape[0], n_blocks, block).max(axis=-1)
         best = np.where(is_local, np.float32(np.inf), best)
-        known = blocks <= own
         chosen.append(marked(ranked(best, known, n), known)[:, s // block] & visible)
     return np.stack(chosen)

@@ -61,7 +61,7 @@ def best_groups(scores: F32, groups: int, groups_used: int) -> Ids:
 
 def only_groups(scores: F32, chosen: Ids, groups: int) -> F32:
     """(T, E) -> (T, E): minus infinity for experts of other groups."""
-    allowed = (chosen[:, :, None] == np.arange(groups)).any(axis=1)  # (T, groups)
+    allowed = (chosen[:, :, None] == np.arange(groups, like=chosen)).any(axis=1)  # (T, groups)
     allowed = np.repeat(allowed, scores.shape[1] // groups, axis=1)
     return np.where(allowed, scores, np.float32(-np.inf))
 
@@ -97,7 +97,7 @@ def route(
         s = tap("ffn_moe_probs_masked", only_groups(s, groups, r.groups))
     if given is None:
         given = tap("ffn_moe_argsort", ranking(s))[:, :n_used]
-    ids = checked(tap("ffn_moe_topk", given), logits.shape[1], r.router)
+    ids = checked(tap("ffn_moe_topk", np.asarray(given, like=p)), logits.shape[1], r.router)
     return ids, weigh(p, ids, r, tap)
 
 
@@ -193,7 +193,7 @@ def hidden(x: F32, ids: Ids, experts: Experts, linear: Linear, glu: Glu, tap: Ta
     """(T, D) or (T, k, D) -> (T, k, F): up, gate and activation."""
     if experts.fused:
         both = mapped(x, ids, experts.up, linear, "ffn_moe_gate_up", tap)
-        gate, up = (np.ascontiguousarray(half) for half in np.split(both, 2, axis=-1))
+        gate, up = (np.ascontiguousarray(half, like=half) for half in np.split(both, 2, axis=-1))
         gate, up = tap("ffn_moe_gate", gate), tap("ffn_moe_up", up)
     else:
         up = mapped(x, ids, experts.up, linear, "ffn_moe_up", tap)
@@ -210,10 +210,10 @@ def mapped(x: F32, ids: Ids, stack: Stack, linear: Linear, name: str, tap: Tap) 
 
     Each expert's weights are used once, for all its tokens together.
     """
-    y = np.empty((*ids.shape, stack.weight.shape[1]), np.float32)
-    for e in np.unique(ids):
+    y = np.empty((*ids.shape, stack.weight.shape[1]), np.float32, like=x)
+    for e in np.unique(ids).tolist():
         t, r = np.nonzero(ids == e)
-        y[t, r] = linear(x[t] if x.ndim == 2 else x[t, r], stack.weight.expert(int(e)))
+        y[t, r] = linear(x[t] if x.ndim == 2 else x[t, r], stack.weight.expert(e))
     y = tap(name, y)
     if stack.scale is not None:
         y = tap(f"{name}_scaled", y * stack.scale[ids][..., None])

@@ -20,7 +20,7 @@ def ssm_scan(x: F32, dt: F32, a: F32, b: F32, c: F32, state: F32) -> tuple[F32, 
     groups = b.shape[1]
     grouped = (groups, x.shape[1] // groups)
     h = state.reshape(-1, *grouped, x.shape[2]).copy()
-    y = np.empty(x.shape, np.float32)
+    y = np.empty(x.shape, np.float32, like=x)
     b, c = (part.transpose(0, 2, 1)[..., None, None] for part in (b, c))  # (T, N, G, 1, 1)
     for t in range(x.shape[0]):
         kept = exp(dt[t] * a.T).reshape(-1, *grouped, 1)

@@ -4,6 +4,8 @@ Floating-point addition is not associative: a sum is only defined once its order
 vector units like: sixteen lanes, lane l adding the elements l, l + 16, l + 32, ... one after the other, then a tree
 that folds the upper half of the lanes onto the lower until one is left. A length that is no multiple of sixteen is
 filled up with zeros. Multiply and add round separately.
+
+Arrays of a GPU are outside this promise: they are added by its own library, which is faster there.
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ def _fold(lanes: F32) -> F32:
 
 def lane_sum(x: F32) -> F32:
     """Sum over the last axis: (..., n) -> (...)."""
+    if not isinstance(x, np.ndarray):
+        return x.sum(axis=-1)
     x = _padded(x)
     acc = np.zeros((*x.shape[:-1], LANES), np.float32)
     for i in range(0, x.shape[-1], LANES):
@@ -45,6 +49,8 @@ def lane_dot(x: F32, y: F32) -> F32:
 
     For arrays whose last axis is long and not the one to sum over, as the states of recurrent layers are.
     """
+    if not isinstance(x, np.ndarray):
+        return (x * y).sum(axis=0)
     acc = np.zeros((LANES, *np.broadcast_shapes(x.shape[1:], y.shape[1:])), np.float32)
     for i in range(0, x.shape[0], LANES):
         acc[: x.shape[0] - i] += x[i : i + LANES] * y[i : i + LANES]
@@ -53,6 +59,8 @@ def lane_dot(x: F32, y: F32) -> F32:
 
 def lane_matmul(a: F32, b: F32) -> F32:
     """All dot products of rows of a with rows of b: (T, n), (S, n) -> (T, S), each added as in `lane_sum`."""
+    if not isinstance(a, np.ndarray):
+        return a @ b.T
     a, b = _padded(a), _padded(b)
     out = np.empty((a.shape[0], b.shape[0]), np.float32)
     rows = max(1, _FLOATS_AT_A_TIME // (LANES * a.shape[0]))

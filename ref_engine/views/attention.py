@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ref_engine.errors import RefEngineError
 from ref_engine.model import Model
 from ref_engine.ops import Ops
+from ref_engine.place import to_host
 from ref_engine.reference.attention import Tap
 from ref_engine.reference.sums import F32
 from ref_engine.spec import AttentionSpec, CompressedAttentionSpec, LatentAttentionSpec, LayerSpec, ModelSpec
@@ -75,8 +76,8 @@ def attention_steps(
     queries, keys = starts(last - first, side), starts(n_keys, side)
     maps = np.zeros((len(heads), queries.size, keys.size), np.float32)
     sinks = f"blk.{_blk(model.spec, layer)}.attn_sinks.weight" in model.weights
-    look = _Look(model.ops, sum(_attends(other) for other in model.spec.layers[:layer]))
-    for piece in passes(model, known[:last] if model.spec.causal else known, ops=look.ops):
+    look = _Look(sum(_attends(other) for other in model.spec.layers[:layer]))
+    for piece in passes(model, known[:last] if model.spec.causal else known, change=look.change):
         yield
         begin, end = max(first, piece.start), min(last, piece.stop)
         p = look.take()
@@ -120,21 +121,22 @@ def starts(n: int, most: int) -> NDArray[np.int64]:
 class _Look:
     """Operations of which one call of `attend` shows its softmax; the others, fused where they are, go as ever."""
 
-    def __init__(self, ops: Ops, call: int) -> None:
+    def __init__(self, call: int) -> None:
         """call: which of a pass, the first being 0."""
-        self._attend = ops.attend
         self._call = call
         self._calls = 0
         self._seen: F32 | None = None
-        self.ops = replace(ops.composed(), attend=self._spied)
 
-    def _spied(self, *args: Any, tap: Tap | None, **more: Any) -> F32:
-        self._calls += 1
-        return self._attend(*args, tap=self._show if self._calls == self._call + 1 else tap, **more)
+    def change(self, ops: Ops) -> Ops:
+        def spied(*args: Any, tap: Tap | None, **more: Any) -> F32:
+            self._calls += 1
+            return ops.attend(*args, tap=self._show if self._calls == self._call + 1 else tap, **more)
+
+        return replace(ops.composed(), attend=spied)
 
     def _show(self, name: str, value: F32) -> F32:
         if name == "kq_soft_max":
-            self._seen = value
+            self._seen = to_host(value)
         return value
 
     def take(self) -> F32:

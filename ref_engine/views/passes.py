@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -71,11 +71,11 @@ def passes(
     *,
     logits: bool = False,
     most: int = PIECE,
-    ops: Ops | None = None,
+    change: Callable[[Ops], Ops] = lambda ops: ops,
 ) -> Iterator[Piece]:
     """One pass after the other over the text, in pieces of at most `most` tokens.
 
-    names: of the values to record, whole; none from inside fused operations. ops: in the place of the model's own.
+    names: of the values to record, whole; none from inside fused operations. change: see `Model.computing`.
 
     A model whose tokens see later ones has its text in one piece. Raises RefEngineError for ids that are no text of
     this model's, ContextFull where there are too many; before anything is computed.
@@ -86,7 +86,7 @@ def passes(
     for start in range(0, len(known), most):
         part = known[start : start + most]
         recorder, scores = Recorder(frozenset(names)), None
-        with unnoticed(model), watched(model, recorder), with_ops(model, ops or model.ops):
+        with unnoticed(model), watched(model, recorder), model.computing(change):
             if logits:
                 scores = model.forward(part, cache)
             else:
@@ -108,16 +108,6 @@ def watched(model: Model, tap: Recorder) -> Iterator[None]:
         yield
     finally:
         model.taps.remove(tap)
-
-
-@contextmanager
-def with_ops(model: Model, ops: Ops) -> Iterator[None]:
-    """Other operations in the place of the model's."""
-    own, model.ops = model.ops, ops
-    try:
-        yield
-    finally:
-        model.ops = own
 
 
 @contextmanager

@@ -9,14 +9,16 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any, Literal
 
 from ref_engine.cache import Cache
 from ref_engine.errors import RefEngineError
 from ref_engine.model import Model
 from ref_engine.ops import Ops
+from ref_engine.place import Place
 from ref_engine.reference.moe import Experts
-from ref_engine.views.passes import PIECE, Steps, cache_for, finished, unnoticed, with_ops
+from ref_engine.views.passes import PIECE, Steps, cache_for, finished, unnoticed
 from ref_engine.weights import Weight
 
 Phase = Literal["prompt", "token"]
@@ -26,7 +28,8 @@ _PLACE = re.compile(r"^blk\.\d+\.|\.weight$|\[\d+\]$")
 
 @dataclass(frozen=True)
 class Operation:
-    """All calls of one operation on one kind of tensor. runs: "kernel" or "numpy", whose code it is.
+    """All calls of one operation on one kind of tensor. runs: "kernel" or "numpy", whose code it is ("numpy" also
+    where NumPy hands it over to a GPU's library).
 
     tensors: their names without the layer, such as "attn_q attn_k attn_v" for three products of one input; "" for an
     operation without weights.
@@ -58,12 +61,13 @@ class _Clock:
     def __init__(self) -> None:
         self.spent: dict[tuple[str, str, str], list[float]] = {}  # calls, seconds
 
-    def around(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def around(self, name: str, function: Callable[..., Any], place: Place) -> Callable[..., Any]:
         runs = "kernel" if _is_compiled(function) else "numpy"
 
         def timed(*args: Any, **more: Any) -> Any:
             began = time.perf_counter()
             result = function(*args, **more)
+            place.finish()
             seconds = time.perf_counter() - began
             entry = self.spent.setdefault((name, _tensors(args), runs), [0, 0.0])
             entry[0] += 1
@@ -91,7 +95,7 @@ def times_steps(model: Model, ids: Sequence[int], phase: Phase = "prompt", repea
             yield from _read(model, before, cache)
         clock, seconds = _Clock(), 0.0
         for part in _pieces(measured, model.spec.causal):
-            with unnoticed(model), with_ops(model, _clocked(model.ops, clock)):
+            with unnoticed(model), model.computing(partial(_clocked, clock=clock)):
                 began = time.perf_counter()
                 model.step([(part, cache)])
                 seconds += time.perf_counter() - began
@@ -127,7 +131,7 @@ def _clocked(ops: Ops, clock: _Clock) -> Ops:
     """The operations with clocks around them, one by one: halves of layers that run in one call are taken apart."""
     ops = ops.composed()
     names = [field.name for field in fields(Ops) if callable(getattr(ops, field.name)) and field.name != "scope"]
-    timed: dict[str, Any] = {name: clock.around(name, getattr(ops, name)) for name in names}
+    timed: dict[str, Any] = {name: clock.around(name, getattr(ops, name), ops.place) for name in names}
     return replace(ops, **timed)
 
 
@@ -141,7 +145,7 @@ def _listed(clock: _Clock, total: float) -> tuple[Operation, ...]:
 def _is_compiled(function: Callable[..., Any]) -> bool:
     """Whether a callable of an `Ops` is one of the kernels': a method, a function, or either with arguments bound."""
     inner = getattr(function, "func", function)
-    return str(getattr(inner, "__module__", "")).startswith("ref_engine.kernels")
+    return str(getattr(inner, "__module__", "")).startswith(("ref_engine.kernels", "ref_engine.gpu"))
 
 
 def _tensors(args: Sequence[Any]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from ref_engine.files.types import GGMLType
 from ref_engine.ops import Ops
+from ref_engine.place import to_host
 from ref_engine.reference.rope import rope_table
 from ref_engine.spec import RopeSpec
 from ref_engine.verify.case import Array, Case, Finding, within
@@ -48,7 +50,7 @@ def cases(golden: Golden, backend: Backend) -> list[Case]:
 def _run(backend: Backend, mode: Any, ask: Ask, want: Array, limit: float) -> Finding:
     ops = backend.make(mode)
     with ops.scope():
-        return within(ask(ops).reshape(want.shape), want, limit)
+        return within(to_host(ask(ops)).reshape(want.shape), want, limit)
 
 
 def _operation(entry: dict[str, Any], data: Data) -> tuple[str, Ask, str] | None:
@@ -56,19 +58,20 @@ def _operation(entry: dict[str, Any], data: Data) -> tuple[str, Ask, str] | None
     op, case = entry["op"], entry["case"]
     a, b = data[f"{case}/a"], data.get(f"{case}/b")
     if op == "rms_norm":
-        return op, lambda ops: ops.rms_norm(a, None, entry["eps"]), "nmse"
+        return op, lambda ops: ops.rms_norm(ops.place.put(a), None, entry["eps"]), "nmse"
     if op == "norm":
-        return "layer_norm", lambda ops: ops.layer_norm(a, None, None, entry["eps"]), "nmse"
+        return "layer_norm", lambda ops: ops.layer_norm(ops.place.put(a), None, None, entry["eps"]), "nmse"
     if op in ("silu", "gelu"):
-        return "activation", lambda ops: ops.activation(a[None], op), "gelu_table_nmse" if op == "gelu" else "nmse"
+        key = "gelu_table_nmse" if op == "gelu" else "nmse"
+        return "activation", lambda ops: ops.activation(ops.place.put(a[None]), op), key
     if op == "tanh":
-        return "soft_cap", lambda ops: ops.soft_cap(a[None], 1.0), "nmse"
+        return "soft_cap", lambda ops: ops.soft_cap(ops.place.put(a[None]), 1.0), "nmse"
     if op in _GLU and b is not None:
         key = "gelu_table_nmse" if op.startswith("geglu") else "nmse"
-        return "glu", lambda ops: ops.glu(a[None], b[None], _GLU[op]), key
+        return "glu", lambda ops: ops.glu(ops.place.put(a[None]), ops.place.put(b[None]), _GLU[op]), key
     if op == "mul_mat" and b is not None:
         weight = Weight("w", GGMLType.F32, a.shape, np.ascontiguousarray(a).reshape(-1).view(np.uint8))
-        return "linear", lambda ops: ops.linear(b, weight), "nmse"
+        return "linear", lambda ops: ops.linear(ops.place.put(b), replace(weight, place=ops.place)), "nmse"
     if op == "soft_max" and not entry["max_bias"]:
         return "attend", partial(_soft_max, a, b is not None, entry["scale"]), "nmse"
     if op == "rope":
@@ -79,10 +82,10 @@ def _operation(entry: dict[str, Any], data: Data) -> tuple[str, Ask, str] | None
 def _soft_max(scores: Array, masked: bool, scale: float, ops: Ops) -> Array:
     """scores (H, T, S) -> (H, T, S). Where the golden has a mask, token t sees keys up to t + 20."""
     n_heads, n_tokens, n_keys = scores.shape
-    unit = np.eye(n_keys, dtype=np.float32)[:, None, :]
+    unit = ops.place.put(np.eye(n_keys, dtype=np.float32)[:, None, :])
     positions = np.arange(n_tokens) + 20 if masked else np.full(n_tokens, n_keys - 1)
-    q = np.ascontiguousarray(scores.transpose(1, 0, 2))
-    out = ops.attend(q, unit, unit, positions, scale=scale, window=None, cap=None, tap=None)
+    q = ops.place.put(np.ascontiguousarray(scores.transpose(1, 0, 2)))
+    out = to_host(ops.attend(q, unit, unit, positions, scale=scale, window=None, cap=None, tap=None))
     return out.reshape(n_tokens, n_heads, n_keys).transpose(1, 0, 2)
 
 
@@ -105,5 +108,7 @@ def _rope(entry: dict[str, Any], data: Data, ops: Ops) -> Array:
     )
     positions = data[f"{case}/positions"].astype(np.int64)
     near = positions < 1000  # further on ggml's own angles are off: it multiplies them up in float32
-    out = ops.rope(data[f"{case}/a"], *rope_table(spec, positions, data.get(f"{case}/factors")), spec.pairing)
+    cos, sin = rope_table(spec, positions, data.get(f"{case}/factors"))
+    x, cos, sin = (ops.place.put(part) for part in (data[f"{case}/a"], cos, sin))
+    out = to_host(ops.rope(x, cos, sin, spec.pairing))
     return np.where(near[:, None, None], out, data[f"{case}/out"])

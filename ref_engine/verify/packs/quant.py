@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ref_engine.files.types import GGMLType
+from ref_engine.place import to_host
 from ref_engine.quant.activations import ROUNDINGS
 from ref_engine.quant.quantize import NEEDS_IMPORTANCE, quantize
 from ref_engine.quant.types import BLOCK_TYPES, PLAIN_TYPES, dequantize
@@ -57,7 +58,7 @@ def _dequantize(backend: Backend, type: GGMLType, blocks: Array, want: Array) ->
     weight = Weight("w", type, want.shape, np.ascontiguousarray(blocks).reshape(-1))
     ops = backend.make(backend.modes[0])
     with ops.scope(), np.errstate(all="ignore"):
-        return same_bits(ops.embed(np.arange(len(want)), weight), want)
+        return same_bits(to_host(ops.embed(np.arange(len(want)), weight)), want)
 
 
 def _products(golden: Golden, backend: Backend, mode: Activations) -> list[Case]:
@@ -76,9 +77,9 @@ def _linear(backend: Backend, mode: Activations, type: GGMLType, data: dict[str,
     for key in (key for key in data if key.startswith(f"{type.name}/w")):
         suffix = key.removeprefix(f"{type.name}/w")
         x, packed = data[f"x{suffix}"], np.ascontiguousarray(data[key])
-        weight = Weight("w", type, (len(packed), x.shape[1]), packed.reshape(-1).view(np.uint8))
+        weight = Weight("w", type, (len(packed), x.shape[1]), packed.reshape(-1).view(np.uint8), place=ops.place)
         with ops.scope():
-            got.append(ops.linear(x, weight))
+            got.append(to_host(ops.linear(ops.place.put(x), weight)))
         exact = x.astype(np.float64) @ dequantize(packed.view(np.uint8), type).astype(np.float64).T
         want.append(data[f"{type.name}/y{suffix}"] if mode == "q8" else exact.astype(np.float32))
     return within(np.concatenate(got), np.concatenate(want), limit if mode == "q8" else _F32_LIMIT)
