@@ -21,6 +21,10 @@ _PARTS = {
     "round": ("common.cuh",),
     "plain": ("common.cuh",),
     "products": ("common.cuh", "units.cuh", "units_k.cuh"),
+    "norm": ("common.cuh", "rows.cuh"),
+    "elementwise": ("common.cuh", "rows.cuh"),
+    "attention": ("common.cuh",),
+    "route": ("common.cuh", "elementary.cuh"),
 }
 SOURCES = tuple(_PARTS)
 

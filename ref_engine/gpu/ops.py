@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ref_engine.gpu import unpacked
+from ref_engine.gpu import layers, unpacked
 from ref_engine.gpu.device import Device, device
 from ref_engine.ops import Ops
 from ref_engine.place import Place, is_expert, to_host
-from ref_engine.reference import attention, embed, ffn, moe, norm, rope
+from ref_engine.reference import attention, embed, moe
 from ref_engine.reference.linear import Activations
 from ref_engine.reference.moe import Experts, Ids, Tap
 from ref_engine.reference.sums import F32
@@ -36,13 +36,13 @@ def cupy_ops(activations: Activations, experts: Ops | None = None) -> Ops:
         embed=partial(embed_there, here),
         linear=unpacked.linear,
         linears=unpacked.linears,
-        rms_norm=norm.rms_norm_exact,
-        layer_norm=norm.layer_norm,
-        rope=rope.rope,
+        rms_norm=layers.rms_norm,
+        layer_norm=layers.layer_norm,
+        rope=layers.rope,
         attend=attention.attend_blas,
-        glu=ffn.glu,
-        activation=ffn.activation,
-        soft_cap=attention.soft_cap,
+        glu=layers.glu,
+        activation=layers.activation,
+        soft_cap=layers.soft_cap,
         route=moe.route,
         moe_ffn=partial(moe.moe_ffn, linear=unpacked.linear),
         place=here,

@@ -21,6 +21,7 @@
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 #define __shared__ static __attribute__((section("emu_shared")))
+#define DYNAMIC_SHARED(type, name) type *name = (type *)emu::dynamic
 
 struct uint3 { unsigned x, y, z; };
 struct dim3 { unsigned x, y, z; };
@@ -308,6 +309,9 @@ inline float __int_as_float(int i) { float f; memcpy(&f, &i, 4); return f; }
 inline int __float_as_int(float f) { int i; memcpy(&i, &f, 4); return i; }
 inline unsigned __float_as_uint(float f) { unsigned i; memcpy(&i, &f, 4); return i; }
 inline float __uint_as_float(unsigned i) { float f; memcpy(&f, &i, 4); return f; }
+inline float half_to_float(unsigned short h) { _Float16 x; memcpy(&x, &h, 2); return (float)x; }
+inline unsigned short float_to_half(float f) { _Float16 x = (_Float16)f; unsigned short h; memcpy(&h, &x, 2); return h; }
+template <class V> V load(const void *p) { return *(const V *)p; }
 inline float __expf(float x) { return std::exp(x); }
 template <class T> T atomicAdd(T *p, T v) { T old = *p; *p = old + v; return old; }
 inline int min(int a, int b) { return a < b ? a : b; }
