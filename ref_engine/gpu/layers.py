@@ -60,8 +60,9 @@ def rms_norm(x: F32, weight: F32 | None, eps: float) -> F32:
     if not known(x):
         return reference_norm.rms_norm_exact(x, weight, eps)
     if by_feature(x, weight):
-        return _rms_norm(x, None, weight, eps)[0]
-    y: F32 = _rms_norm(x, None, None, eps)[0] * weight
+        y: F32 = _rms_norm(x, None, weight, eps)[0]
+    else:
+        y = _rms_norm(x, None, None, eps)[0] * weight
     return y
 
 

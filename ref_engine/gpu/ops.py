@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ref_engine.gpu import layers, unpacked
+from ref_engine.gpu.attention import attend
 from ref_engine.gpu.device import Device, device
 from ref_engine.ops import Ops
 from ref_engine.place import Place, is_expert, to_host
-from ref_engine.reference import attention, embed, moe
+from ref_engine.reference import embed, moe
 from ref_engine.reference.linear import Activations
 from ref_engine.reference.moe import Experts, Ids, Tap
 from ref_engine.reference.sums import F32
@@ -39,7 +40,7 @@ def cupy_ops(activations: Activations, experts: Ops | None = None) -> Ops:
         rms_norm=layers.rms_norm,
         layer_norm=layers.layer_norm,
         rope=layers.rope,
-        attend=attention.attend_blas,
+        attend=attend,
         glu=layers.glu,
         activation=layers.activation,
         soft_cap=layers.soft_cap,
