@@ -16,11 +16,12 @@
 
 #define EMULATED 1
 #define __global__
-#define __device__ static
+#define __device__  // sources are put in a namespace without a name: nothing leaves the library but its launchers
 #define __constant__ static
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 #define __shared__ static __attribute__((section("emu_shared")))
+#define DYNAMIC_SHARED(type, name) type *name = (type *)emu::dynamic
 
 struct uint3 { unsigned x, y, z; };
 struct dim3 { unsigned x, y, z; };
@@ -28,6 +29,7 @@ struct alignas(16) uint4 { unsigned x, y, z, w; };
 struct alignas(16) int4 { int x, y, z, w; };
 struct alignas(16) float4 { float x, y, z, w; };
 struct alignas(8) uint2 { unsigned x, y; };
+struct alignas(8) int2 { int x, y; };
 struct alignas(8) float2 { float x, y; };
 
 extern "C" char __start_emu_shared[] __attribute__((weak, visibility("hidden")));
@@ -139,8 +141,7 @@ static bool release(int n) {
 static bool run_block(int n, bool backwards) {
     for (int i = 0; i < n; i++) {
         void **top = (void **)(stacks + (i + 1) * STACK);
-        *--top = nullptr;
-        *--top = nullptr;
+        *--top = nullptr;  // where a call would have put its return: functions count on the alignment that it makes
         *--top = (void *)entry;
         top -= 6;
         fibers[i] = {top, RUNS, 0, 0, nullptr};
@@ -279,6 +280,8 @@ inline unsigned __ballot_sync(unsigned mask, int condition) {
     return bits;
 }
 
+inline int __any_sync(unsigned mask, int condition) { return __ballot_sync(mask, condition) != 0; }
+
 template <class T> T __ldg(const T *p) { return *p; }
 inline int __dp4a(int a, int b, int c) {
     for (int i = 0; i < 4; i++) c += int(int8_t(unsigned(a) >> 8 * i)) * int(int8_t(unsigned(b) >> 8 * i));
@@ -308,6 +311,9 @@ inline float __int_as_float(int i) { float f; memcpy(&f, &i, 4); return f; }
 inline int __float_as_int(float f) { int i; memcpy(&i, &f, 4); return i; }
 inline unsigned __float_as_uint(float f) { unsigned i; memcpy(&i, &f, 4); return i; }
 inline float __uint_as_float(unsigned i) { float f; memcpy(&f, &i, 4); return f; }
+inline float half_to_float(unsigned short h) { _Float16 x; memcpy(&x, &h, 2); return (float)x; }
+inline unsigned short float_to_half(float f) { _Float16 x = (_Float16)f; unsigned short h; memcpy(&h, &x, 2); return h; }
+template <class V> V load(const void *p) { return *(const V *)p; }
 inline float __expf(float x) { return std::exp(x); }
 template <class T> T atomicAdd(T *p, T v) { T old = *p; *p = old + v; return old; }
 inline int min(int a, int b) { return a < b ? a : b; }
