@@ -20,7 +20,7 @@ from emulator.memory import Guarded
 
 _SHIM = Path(__file__).with_name("shim.h").read_text()
 _FLAGS = (
-    "-std=c++17 -O1 -shared -fPIC -w -ffp-contract=off -fno-strict-aliasing -fwrapv "
+    "-std=c++17 -O0 -shared -fPIC -w -ffp-contract=off -fno-strict-aliasing -fwrapv "
     "-fsanitize=alignment,bounds -fsanitize-undefined-trap-on-error"
 ).split()
 _BOUNDS = r"(?:__launch_bounds__\([^)]*\)\s+)?"

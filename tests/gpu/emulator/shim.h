@@ -13,6 +13,7 @@
 #include <cstring>
 #include <tuple>
 #include <utility>
+#include <xmmintrin.h>
 
 #define EMULATED 1
 #define __global__
@@ -206,6 +207,8 @@ static const char *launch(void (*f)(P...), const unsigned *grid, const unsigned 
     for (int i = 0; i < 4; i++) sigaction(signals[i], &action, &old[i]);
     const char *error = nullptr;
     dynamic = (char *)aligned_alloc(256, (shared + 511) / 256 * 256);
+    const unsigned rounding = _mm_getcsr();
+    _mm_setcsr(rounding | 0x8040);  // denormals are zero: CuPy compiles with -ftz=true
     if (int signal = sigsetjmp(fault, 1)) {
         snprintf(message, sizeof message, "%s in block (%u, %u, %u), thread %d",
                  signal == SIGILL ? "a misaligned or otherwise undefined access" : "access outside an array", blockIdx.x,
@@ -223,6 +226,7 @@ static const char *launch(void (*f)(P...), const unsigned *grid, const unsigned 
                         if ((unsigned char)dynamic[i] != 0xff) error = "a write behind the dynamic shared memory";
                 }
     }
+    _mm_setcsr(rounding);
     free(dynamic);
     for (int i = 0; i < 4; i++) sigaction(signals[i], &old[i], nullptr);
     sigaltstack(&before, nullptr);

@@ -1,0 +1,34 @@
+"""The CUDA sources under a real compiler, with nothing to include, as NVRTC has them from CuPy."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ref_engine.gpu import module
+
+NVCC = shutil.which("nvcc")
+# One type for each kind of source and device: all of them take a minute
+CASES = [
+    ("round", "", "sm_75"), ("plain", "F16", "sm_75"), ("plain", "BF16", "sm_90"), ("products", "MXFP4", "sm_75"),
+    ("products", "Q3_K", "sm_80"), ("products", "Q4_K", "sm_90"),
+]  # fmt: skip
+
+
+@pytest.mark.skipif(NVCC is None, reason="needs nvcc")
+@pytest.mark.parametrize(("name", "type", "arch"), CASES)
+def test_sources_compile(name: str, type: str, arch: str, tmp_path: Path) -> None:
+    source = tmp_path / "source.cu"
+    source.write_text(module.source(name))
+    options = ["-std=c++17", "-ftz=true", "-Werror", "all-warnings", *([f"-DTYPE={type}"] if type else [])]
+    command = ["nvcc", "-cubin", f"-arch={arch}", *options, "-o", str(tmp_path / "out"), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_source_is_tried() -> None:
+    assert {name for name, _, _ in CASES} == set(module.SOURCES)
+    assert not any("#include" in module.source(name) for name in module.SOURCES)
