@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ref_engine.gpu import unpacked
 from ref_engine.gpu.device import Device, device
+from ref_engine.gpu.products import Products
 from ref_engine.ops import Ops
 from ref_engine.place import Place, is_expert, to_host
 from ref_engine.reference import attention, embed, ffn, moe, norm, rope
@@ -30,12 +30,13 @@ def cupy_ops(activations: Activations, experts: Ops | None = None) -> Ops:
     """
     cupy = device()
     here = Device(cupy, (lambda name: True) if experts is None else (lambda name: not is_expert(name)))
+    products = Products(activations)
     ops = Ops(
         name="cupy",
         scope=lambda: here.holding("a temporary array of the pass does"),
         embed=partial(embed_there, here),
-        linear=unpacked.linear,
-        linears=unpacked.linears,
+        linear=products.linear,
+        linears=products.linears,
         rms_norm=norm.rms_norm_exact,
         layer_norm=norm.layer_norm,
         rope=rope.rope,
@@ -44,7 +45,7 @@ def cupy_ops(activations: Activations, experts: Ops | None = None) -> Ops:
         activation=ffn.activation,
         soft_cap=attention.soft_cap,
         route=moe.route,
-        moe_ffn=partial(moe.moe_ffn, linear=unpacked.linear),
+        moe_ffn=partial(moe.moe_ffn, linear=products.linear),
         place=here,
     )
     if experts is None:
