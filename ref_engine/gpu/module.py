@@ -21,6 +21,7 @@ _PARTS = {
     "round": ("common.cuh",),
     "plain": ("common.cuh",),
     "products": ("common.cuh", "units.cuh", "units_k.cuh"),
+    "experts": ("common.cuh",),
 }
 SOURCES = tuple(_PARTS)
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ref_engine.gpu.device import Device, device
+from ref_engine.gpu.experts import moe_ffn
 from ref_engine.gpu.products import Products
 from ref_engine.ops import Ops
 from ref_engine.place import Place, is_expert, to_host
@@ -45,7 +46,7 @@ def cupy_ops(activations: Activations, experts: Ops | None = None) -> Ops:
         activation=ffn.activation,
         soft_cap=attention.soft_cap,
         route=moe.route,
-        moe_ffn=partial(moe.moe_ffn, linear=products.linear),
+        moe_ffn=partial(moe_ffn, products),
         place=here,
     )
     if experts is None:

@@ -13,7 +13,7 @@ from ref_engine.gpu import module
 NVCC = shutil.which("nvcc")
 # One type for each kind of source and device: all of them take a minute
 CASES = [
-    ("round", "", "sm_75"), ("plain", "F16", "sm_75"), ("plain", "BF16", "sm_90"), ("products", "MXFP4", "sm_75"),
+    ("round", "", "sm_75"), ("experts", "", "sm_75"), ("plain", "F16", "sm_75"), ("plain", "BF16", "sm_90"), ("products", "MXFP4", "sm_75"),
     ("products", "Q3_K", "sm_80"), ("products", "Q4_K", "sm_90"),
 ]  # fmt: skip
 

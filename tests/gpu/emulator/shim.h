@@ -15,7 +15,12 @@
 #include <utility>
 #include <xmmintrin.h>
 
+#pragma GCC push_options
+#pragma GCC optimize("O2")  // sources are compiled without: that takes half the time
+
+#ifndef EMULATED
 #define EMULATED 1
+#endif
 #define __global__
 #define __device__  // sources are put in a namespace without a name: nothing leaves the library but its launchers
 #define __constant__ static
@@ -40,7 +45,7 @@ namespace emu {
 enum State { RUNS, AT_BARRIER, IN_WARP, ENDED };
 struct Fiber { void *stack_pointer; State state; unsigned mask; unsigned exchanges; const void *where; };
 
-constexpr size_t STACK = 64 << 10;
+constexpr size_t STACK = (64 << 10) + 64 * 17;  // not a power of two: the tops would share a few lines of the cache
 constexpr int MOST = 1024;
 static Fiber fibers[MOST];
 static char *stacks;
@@ -96,6 +101,7 @@ static void wait(State why) {
 }
 
 static void entry() {
+    threadIdx = {current % blockDim.x, current / blockDim.x % blockDim.y, current / blockDim.x / blockDim.y};
     body(body_args);
     fibers[current].state = ENDED;
     emu_switch(&fibers[current].stack_pointer, scheduler);
@@ -120,18 +126,27 @@ static bool release(int n) {
         }
         return true;
     }
-    for (int i = 0; i < n; i++) {
-        if (fibers[i].state != IN_WARP) continue;
-        bool all = true;
-        for (int lane = 0; lane < 32; lane++) {
-            int other = i / 32 * 32 + lane;
-            if (!(fibers[i].mask >> lane & 1)) continue;
-            all = all && other < n && fibers[other].state == IN_WARP && fibers[other].mask == fibers[i].mask;
+    for (int first = 0; first < n; first += 32) {
+        int lanes = n - first < 32 ? n - first : 32, whole = 0;
+        for (int i = first; i < first + lanes; i++) whole += fibers[i].state == IN_WARP && fibers[i].mask == ~0u;
+        if (whole == 32) {
+            for (int i = first; i < first + 32; i++) fibers[i].state = RUNS;
+            any = true;
+            continue;
         }
-        if (!all) continue;
-        for (int lane = 0; lane < 32; lane++)
-            if (fibers[i].mask >> lane & 1) fibers[i / 32 * 32 + lane].state = RUNS;
-        any = true;
+        for (int i = first; i < first + lanes; i++) {
+            if (fibers[i].state != IN_WARP) continue;
+            bool all = true;
+            for (int lane = 0; lane < 32; lane++) {
+                int other = first + lane;
+                if (!(fibers[i].mask >> lane & 1)) continue;
+                all = all && other < n && fibers[other].state == IN_WARP && fibers[other].mask == fibers[i].mask;
+            }
+            if (!all) continue;
+            for (int lane = 0; lane < 32; lane++)
+                if (fibers[i].mask >> lane & 1) fibers[first + lane].state = RUNS;
+            any = true;
+        }
     }
     if (!any)
         snprintf(message, sizeof message, "%d threads wait at a barrier, %d in a warp, %d of %d have ended", waiting,
@@ -152,8 +167,6 @@ static bool run_block(int n, bool backwards) {
         for (int k = 0; k < n; k++) {
             current = backwards ? n - 1 - k : k;
             if (fibers[current].state == RUNS) {
-                threadIdx = {current % blockDim.x, current / blockDim.x % blockDim.y,
-                             current / blockDim.x / blockDim.y};
                 emu_switch(&scheduler, fibers[current].stack_pointer);
                 ran = true;
             }
@@ -322,3 +335,4 @@ inline float __expf(float x) { return std::exp(x); }
 template <class T> T atomicAdd(T *p, T v) { T old = *p; *p = old + v; return old; }
 inline int min(int a, int b) { return a < b ? a : b; }
 inline int max(int a, int b) { return a > b ? a : b; }
+#pragma GCC pop_options
