@@ -53,7 +53,8 @@ def moe_ffn(
     if experts.weigh_input:
         x = (x[:, None] * weights[..., None]).reshape(-1, x.shape[1])
     y = maps.in_order(maps(hidden(maps, x, experts, glu), experts.down))
-    return weighted_sum(y.reshape(-1, k, y.shape[1]), None if experts.weigh_input else weights)
+    total: F32 = weighted_sum(y.reshape(-1, k, y.shape[1]), None if experts.weigh_input else weights)
+    return total
 
 
 def hidden(maps: Slots | Sorted, x: F32, experts: Experts, glu: Glu) -> F32:
@@ -116,7 +117,8 @@ class Sorted:
         return cls(products, ids.shape[1], there, ids.reshape(-1)[there], runs)
 
     def entered(self, x: F32) -> F32:
-        return x[self.order if len(x) == len(self.order) else self.order // self.k]
+        rows: F32 = x[self.order if len(x) == len(self.order) else self.order // self.k]
+        return rows
 
     def __call__(self, x: F32, stack: Stack) -> F32:
         """x (T * k, columns) -> (T * k, rows)."""

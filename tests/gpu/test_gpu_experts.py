@@ -154,5 +154,5 @@ def test_a_budget_for_experts_is_kept(place: Device, error: Nmse) -> None:
 def test_an_expert_that_is_not_there(place: Device) -> None:
     x, ids, weights = inputs(9)
     ids[4, 1] = E
-    with pytest.raises(ModelError, match="w: expert 5 is not one of 0..4"):
+    with pytest.raises(ModelError, match=r"w: expert 5 is not one of 0\.\.4"):
         moe_ffn(Products("q8"), place.put(x), place.put(ids), place.put(weights), there(FORMS["plain"], place))

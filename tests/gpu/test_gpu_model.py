@@ -11,6 +11,7 @@ import standin
 
 import ref_engine
 from ref_engine.blocks.split import n_layers
+from ref_engine.gpu.packed import PLAIN
 
 Build = Callable[..., Path]
 Nmse = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -27,6 +28,7 @@ FAMILIES = [
         "minimax-01-moe", "mpt-dense", "qwen3next-moe",
     )],
 ]  # fmt: skip
+QUANTISED = [("llama-gqa", ""), ("gpt-oss-moe", "architectures/variants")]
 SPLIT = ["llama4-moe", "kimi-k3-moe", "hrm_text-dense", "hy_v4-moe", "qwen4exp-moe"]  # what layers leave for later ones
 
 
@@ -66,6 +68,28 @@ def test_families(name: str, folder: str, zoo_model: Build, cupy: standin.Cupy, 
         model.forward(ids[:11], cache)
         for t in range(11, 13):
             assert error(model.last_logits([ids[t]], cache)[finite], want[t, finite]) < CLOSE
+    assert not twice(model)
+
+
+def twice(model: ref_engine.Model) -> list[str]:
+    """Weights that the device has both as in the file and apart for kernels."""
+    there = {n: w for n, w in model.weights.at(model.ops.place).items() if w.type not in PLAIN}
+    there |= {f"{n}[{e}]": one for n, w in there.items() for e, one in w.kept.get("experts", {}).items()}
+    return [name for name, weight in there.items() if {"bytes", "packed"} <= weight.kept.keys()]
+
+
+@pytest.mark.parametrize(("name", "folder"), QUANTISED)
+def test_rounded_activations(name: str, folder: str, zoo_model: Build, cupy: standin.Cupy, error: Nmse) -> None:
+    """In q8 mode a token at a time has the roundings of the definition, and the same cache."""
+    path = zoo_model(name, folder) if folder else zoo_model(name)
+    truth, model = (ref_engine.load(path, backend=backend, activations="q8") for backend in ("numpy", "cupy"))
+    ids, caches = drawn(truth, 4), [truth.new_cache(), model.new_cache()]
+    for t in ids:
+        want, got = (one.last_logits([t], cache) for one, cache in zip((truth, model), caches, strict=True))
+        assert error(got, want) < 1e-4
+    exact = ref_engine.load(path, backend="numpy", activations="f32").logits(drawn(truth, 12))
+    assert error(model.logits(drawn(truth, 12)), exact).max() < 1e-3  # tiles of float16
+    assert not twice(model)
 
 
 @pytest.mark.parametrize("options", [{"gpu_layers": 1}, {"gpu_layers": 2}, {"gpu_layers": 2, "experts_on": "cpu"}])

@@ -91,7 +91,8 @@ def test_rounding_has_the_bits(kind: str, cupy: standin.Cupy) -> None:
     x = np.stack([
         rng.standard_normal(n), np.zeros(n), np.full(n, -3.0), rng.choice([-1.0, 1.0], n),
         rng.integers(-254, 255, n) / 2, rng.standard_normal(n) * 1e-37, rng.standard_normal(n) * 1e-41,
-        rng.uniform(-3e38, 3e38, n), np.where(rng.random(n) < 0.01, np.inf, 1.0), np.where(rng.random(n) < 0.01, np.nan, 2.0),
+        rng.uniform(-3e38, 3e38, n), np.where(rng.random(n) < 0.01, np.inf, 1.0),
+        np.where(rng.random(n) < 0.01, np.nan, 2.0),
         rng.standard_normal(n) * 70000,
     ]).astype(np.float32)  # fmt: skip
     want = ROUNDINGS[kind](x)

@@ -19,10 +19,10 @@ import numpy as np
 from emulator.memory import Guarded
 
 _SHIM = Path(__file__).with_name("shim.h").read_text()
-_FLAGS = (
-    "-std=c++17 -O0 -shared -fPIC -w -ffp-contract=off -fno-strict-aliasing -fwrapv "
-    "-fsanitize=alignment,bounds -fsanitize-undefined-trap-on-error"
-).split()
+_FLAGS = [
+    *("-std=c++17", "-O0", "-shared", "-fPIC", "-w", "-ffp-contract=off", "-fno-strict-aliasing", "-fwrapv"),
+    *("-fsanitize=alignment,bounds", "-fsanitize-undefined-trap-on-error"),
+]
 _BOUNDS = r"(?:__launch_bounds__\([^)]*\)\s+)?"
 _KERNEL = re.compile(rf"__global__\s+{_BOUNDS}void\s+{_BOUNDS}(\w+)\s*\(")
 _DYNAMIC = re.compile(r"extern\s+__shared__\s+([\w ]+?)\s+(\w+)\[\]\s*;")
