@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import standin
@@ -12,13 +13,18 @@ import standin
 SCRIPT = Path(__file__).parents[2] / "docs" / "benchmarks" / "gpu.py"
 
 
-def test_the_script_shows_what_it_should(
-    tmp_path: Path, cupy: standin.Cupy, capsys: pytest.CaptureFixture[str]
-) -> None:
+def benchmark() -> Any:
     spec = importlib.util.spec_from_file_location("gpu_benchmark", SCRIPT)
     assert spec is not None and spec.loader is not None
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
+    return script
+
+
+def test_the_script_shows_what_it_should(
+    tmp_path: Path, cupy: standin.Cupy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = benchmark()
     parts = ["device", "ceiling", "dense", "accuracy"]
     script.main(["--tiny", "--folder", str(tmp_path), "--only", *parts])
     found = json.loads(capsys.readouterr().out)
