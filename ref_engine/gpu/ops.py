@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from ref_engine.gpu.device import Device, device
 from ref_engine.gpu.experts import moe_ffn
-from ref_engine.gpu.products import Products
+from ref_engine.gpu.packed import Packed, rows
+from ref_engine.gpu.products import Products, values
 from ref_engine.ops import Ops
 from ref_engine.place import Place, is_expert, to_host
 from ref_engine.reference import attention, embed, ffn, moe, norm, rope
@@ -55,8 +56,16 @@ def cupy_ops(activations: Activations, experts: Ops | None = None) -> Ops:
 
 
 def embed_there(here: Place, ids: NDArray[np.int64], weight: Weight) -> F32:
-    """As reference embed: rows are looked up on the host, and only they are copied: ids (T,) -> (T, D)."""
-    return here.put(embed.embed(ids, weight))
+    """As reference embed: ids (T,) on the host -> (T, D) on the device.
+
+    Rows come from the table on the device if it is there for the products (a tied output), otherwise from the host's.
+    """
+    table: Packed | None = weight.kept.get("packed")
+    if table is None or not ids.size:
+        return here.put(embed.embed(ids, weight))
+    embed.check(ids, weight)
+    x: F32 = values(rows(table, here.put(ids)), 0, ids.size, np.float32)
+    return x
 
 
 @contextmanager

@@ -79,6 +79,12 @@ def _part(stack: Packed, e: int, n: int) -> Packed:
     return Packed(stack.type, stack.rows, stack.columns, tuple(map(cut, stack.streams)))
 
 
+def rows(table: Packed, ids: Any) -> Packed:
+    """Copies of chosen rows: ids (n,) on the device, each below table.rows."""
+    streams = (s if s is NOTHING else s.reshape(table.rows, -1)[ids] for s in table.streams)
+    return Packed(table.type, ids.size, table.columns, tuple(streams))
+
+
 def _plain(weight: Weight) -> Streams:
     if weight.type is GGMLType.F32:
         values: Any = weight.f32()

@@ -13,11 +13,13 @@ from emulator import why_not
 from ref_engine.files.types import GGMLType
 from ref_engine.gpu import products
 from ref_engine.gpu.device import Device
+from ref_engine.gpu.ops import embed_there
 from ref_engine.gpu.packed import BLOCKS, PLAIN, packed
 from ref_engine.gpu.products import Products, rounded, values
 from ref_engine.place import HOST
 from ref_engine.quant.activations import ROUNDINGS
 from ref_engine.quant.types import BLOCK_TYPES, PLAIN_TYPES, dequantize
+from ref_engine.reference.embed import embed
 from ref_engine.reference.linear import linear_f32, linear_q8
 from ref_engine.weights import Weight
 
@@ -191,3 +193,17 @@ def test_weights_take_no_more_than_in_the_file(place: Device, monkeypatch: pytes
         assert place.cupy.pool.used_bytes() - before == weight.nbytes
         np.testing.assert_array_equal(values(w, 0, 9, np.float32).get(), weight.f32())
     assert place is not HOST
+
+
+@pytest.mark.parametrize("type", [GGMLType.Q4_K, GGMLType.Q5_0, *PLAIN], ids=lambda t: t.name)
+def test_rows_of_a_table(type: GGMLType, place: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the host, and when a product has brought the table to the device, from there, with the same bits."""
+    table = drawn(type, (11, 256))
+    put, ids = there(table, place), np.array([3, 10, 0, 3])
+    want = embed(ids, table)
+    np.testing.assert_array_equal(embed_there(place, ids, put).get(), want)
+    Products("q8").linear(place.put(x_of(1, 256)), put)
+    monkeypatch.setattr("ref_engine.weights.Weight.rows", None)
+    np.testing.assert_array_equal(embed_there(place, ids, put).get(), want)
+    with pytest.raises(IndexError, match=r"token id outside 0\.\.10: 3\.\.11"):
+        embed_there(place, np.array([3, 11]), put)
