@@ -25,11 +25,12 @@ def test_the_script_shows_what_it_should(
     tmp_path: Path, cupy: standin.Cupy, capsys: pytest.CaptureFixture[str]
 ) -> None:
     script = benchmark()
-    parts = ["device", "ceiling", "dense", "accuracy"]
+    parts = ["device", "ceiling", "products", "dense", "accuracy"]
     script.main(["--tiny", "--folder", str(tmp_path), "--only", *parts])
     found = json.loads(capsys.readouterr().out)
     assert [name for name in parts if "error" in found[name]] == []
     assert found["device"]["name"] == "stand-in" and found["ceiling"]["read"] > 0
+    assert len(found["products"]) == 12 and min(found["products"].values()) > 0
     for mode in ("q8", "f32"):
         assert found["dense"][mode]["steps"] == 7 and found["dense"][mode]["share"] > 0
     assert len(found["accuracy"]["small"]) == 3 and found["accuracy"]["errors"] == 0
