@@ -70,7 +70,7 @@ def nmse(got: np.ndarray, want: np.ndarray) -> float:
     return float((((a - b) ** 2).sum(-1) / np.maximum((b**2).sum(-1), 1e-300)).max())
 
 
-# -- 1, 3 and 4: the device ----------------------------------------------------------------------------------------------
+# -- 1, 3 and 4: the device --------------------------------------------------------------------------------------------
 
 
 def device_facts(cupy: Any) -> Json:

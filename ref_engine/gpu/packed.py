@@ -64,6 +64,7 @@ def packed(weight: Weight) -> Packed:
             streams = _plain(weight) if weight.type in PLAIN else _apart(weight)
         found = Packed(weight.type, weight.shape[-2], weight.shape[-1], streams)
         weight.kept["packed"] = found
+        weight.kept.pop("bytes", None)
         if len(weight.shape) == 3:
             for e in range(weight.shape[0]):
                 weight.expert(e).kept["packed"] = _part(found, e, weight.shape[0])

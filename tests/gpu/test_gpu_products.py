@@ -207,3 +207,17 @@ def test_rows_of_a_table(type: GGMLType, place: Device, monkeypatch: pytest.Monk
     np.testing.assert_array_equal(embed_there(place, ids, put).get(), want)
     with pytest.raises(IndexError, match=r"token id outside 0\.\.10: 3\.\.11"):
         embed_there(place, np.array([3, 11]), put)
+
+
+@pytest.mark.parametrize("type", [GGMLType.Q4_K, *PLAIN], ids=lambda t: t.name)
+@pytest.mark.parametrize("first", ["numbers", "product"])
+def test_a_weight_that_is_used_in_two_ways_is_there_once(type: GGMLType, first: str, place: Device) -> None:
+    """As numbers by some layer, and by a kernel: with no budget for unpacked weights, its bytes alone stay."""
+    weight = there(drawn(type, (8, 256)), place)
+    x, before = place.put(x_of(1, 256)), place.cupy.pool.used_bytes()
+    for way in sorted(("numbers", "product"), reverse=first == "product") * 2:
+        if way == "numbers":
+            weight.f32()
+        else:
+            Products("f32").linear(x, weight)
+    assert place.cupy.pool.used_bytes() - before == weight.nbytes
