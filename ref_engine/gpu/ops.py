@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ref_engine.gpu import layers, unpacked
+from ref_engine.gpu import layers
 from ref_engine.gpu.attention import attend
 from ref_engine.gpu.device import Device, device
+from ref_engine.gpu.experts import moe_ffn
+from ref_engine.gpu.packed import Packed, rows
+from ref_engine.gpu.products import Products, values
 from ref_engine.ops import Ops
 from ref_engine.place import Place, is_expert, to_host
 from ref_engine.reference import embed, moe
@@ -31,12 +34,13 @@ def cupy_ops(activations: Activations, experts: Ops | None = None) -> Ops:
     """
     cupy = device()
     here = Device(cupy, (lambda name: True) if experts is None else (lambda name: not is_expert(name)))
+    products = Products(activations)
     ops = Ops(
         name="cupy",
         scope=lambda: here.holding("a temporary array of the pass does"),
         embed=partial(embed_there, here),
-        linear=unpacked.linear,
-        linears=unpacked.linears,
+        linear=products.linear,
+        linears=products.linears,
         rms_norm=layers.rms_norm,
         layer_norm=layers.layer_norm,
         rope=layers.rope,
@@ -45,7 +49,7 @@ def cupy_ops(activations: Activations, experts: Ops | None = None) -> Ops:
         activation=layers.activation,
         soft_cap=layers.soft_cap,
         route=moe.route,
-        moe_ffn=partial(moe.moe_ffn, linear=unpacked.linear),
+        moe_ffn=partial(moe_ffn, products, glu=layers.glu),
         place=here,
     )
     if experts is None:
@@ -54,8 +58,16 @@ def cupy_ops(activations: Activations, experts: Ops | None = None) -> Ops:
 
 
 def embed_there(here: Place, ids: NDArray[np.int64], weight: Weight) -> F32:
-    """As reference embed: rows are looked up on the host, and only they are copied: ids (T,) -> (T, D)."""
-    return here.put(embed.embed(ids, weight))
+    """As reference embed: ids (T,) on the host -> (T, D) on the device.
+
+    Rows come from the table on the device if it is there for the products (a tied output), otherwise from the host's.
+    """
+    table: Packed | None = weight.kept.get("packed")
+    if table is None or not ids.size:
+        return here.put(embed.embed(ids, weight))
+    embed.check(ids, weight)
+    x: F32 = values(rows(table, here.put(ids)), 0, ids.size, np.float32)
+    return x
 
 
 @contextmanager

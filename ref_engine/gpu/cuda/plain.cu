@@ -48,6 +48,7 @@ matvec(const u8 *w, const float *xf, const float *bias, const int *ids, float *y
     const float *x = xf + (long long)(ids ? (int)blockIdx.y / share : 0) * columns;
     float acc[T] = {};
     int wide = columns % N ? 0 : columns;  // rows begin at whole 16 bytes, or the numbers are taken one by one
+#pragma unroll(T > 2 ? 1 : 4)  // several loads in flight
     for (int k = lane * N; k < wide; k += WARP * N) {
         float v[N];
         TYPE::some(v, w, at + k);

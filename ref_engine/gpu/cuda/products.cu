@@ -40,6 +40,7 @@ matvec_q8(Streams w, const i8 *xq, const float *xd, const float *xs, const float
     int units = columns / 32;
     long long first = s.row * (columns / TYPE::SIZE);
     float acc[T] = {};
+#pragma unroll(T > 2 ? 1 : 4)  // several loads in flight
     for (int k = threadIdx.x % WARP; k < units; k += WARP) {
         Unit u;
         TYPE::unit(u, w, first + k / (TYPE::SIZE / 32), k);
@@ -76,6 +77,7 @@ matvec_f32(Streams w, const float *xf, const float *bias, const int *ids, float 
     int units = columns / 32;
     long long first = s.row * (columns / TYPE::SIZE);
     float acc[T] = {};
+#pragma unroll(T > 2 ? 1 : 4)  // several loads in flight
     for (int k = threadIdx.x % WARP; k < units; k += WARP) {
         Unit u;
         TYPE::unit(u, w, first + k / (TYPE::SIZE / 32), k);

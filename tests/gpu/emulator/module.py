@@ -19,11 +19,12 @@ import numpy as np
 from emulator.memory import Guarded
 
 _SHIM = Path(__file__).with_name("shim.h").read_text()
-_FLAGS = (
-    "-std=c++17 -O1 -shared -fPIC -w -ffp-contract=off -fno-strict-aliasing -fwrapv "
-    "-fsanitize=alignment,bounds -fsanitize-undefined-trap-on-error"
-).split()
-_KERNEL = re.compile(r"__global__\s+(?:__launch_bounds__\([^)]*\)\s+)?void\s+(\w+)\s*\(")
+_FLAGS = [
+    *("-std=c++17", "-O0", "-shared", "-fPIC", "-w", "-ffp-contract=off", "-fno-strict-aliasing", "-fwrapv"),
+    *("-fsanitize=alignment,bounds", "-fsanitize-undefined-trap-on-error"),
+]
+_BOUNDS = r"(?:__launch_bounds__\([^)]*\)\s+)?"
+_KERNEL = re.compile(rf"__global__\s+{_BOUNDS}void\s+{_BOUNDS}(\w+)\s*\(")
 _DYNAMIC = re.compile(r"extern\s+__shared__\s+([\w ]+?)\s+(\w+)\[\]\s*;")
 
 
@@ -36,6 +37,17 @@ def why_not() -> str:
     if platform.machine() != "x86_64":
         return "the emulator of CUDA needs an x86-64 processor"
     return "" if shutil.which("g++") else "the emulator of CUDA needs g++"
+
+
+def _expanded(code: str, options: Sequence[str]) -> str:
+    """The source with its own macros expanded, so that kernels made by one are seen; those of CUDA are left."""
+    defines = [option for option in options if option.startswith("-D")]
+    done = subprocess.run(
+        ["g++", "-E", "-x", "c++", "-DEMULATED=1", *defines, "-"], input=code, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise EmulatorError(done.stderr[:4000])
+    return done.stdout
 
 
 def _library(text: str, options: Sequence[str]) -> Path:
@@ -70,10 +82,11 @@ class RawModule:
         jitify: bool = False,
         backwards: bool = False,
     ) -> None:
+        code = _expanded(code, options)
         self._names = _KERNEL.findall(code)
         body = _DYNAMIC.sub(r"\1 *\2 = (\1 *)emu::dynamic;", code)
         launchers = "".join(f"EMULATE({name})\n" for name in self._names)
-        self._library = ctypes.CDLL(str(_library(f"{_SHIM}\n#line 1\n{body}\n{launchers}", options)))
+        self._library = ctypes.CDLL(str(_library(f"{_SHIM}\nnamespace {{\n{body}\n}}\n{launchers}", options)))
         self.backwards = backwards
 
     def get_function(self, name: str) -> Kernel:

@@ -13,10 +13,16 @@
 #include <cstring>
 #include <tuple>
 #include <utility>
+#include <xmmintrin.h>
 
+#pragma GCC push_options
+#pragma GCC optimize("O2")  // sources are compiled without: that takes half the time
+
+#ifndef EMULATED
 #define EMULATED 1
+#endif
 #define __global__
-#define __device__ static
+#define __device__  // sources are put in a namespace without a name: nothing leaves the library but its launchers
 #define __constant__ static
 #define __forceinline__ inline
 #define __launch_bounds__(...)
@@ -29,6 +35,7 @@ struct alignas(16) uint4 { unsigned x, y, z, w; };
 struct alignas(16) int4 { int x, y, z, w; };
 struct alignas(16) float4 { float x, y, z, w; };
 struct alignas(8) uint2 { unsigned x, y; };
+struct alignas(8) int2 { int x, y; };
 struct alignas(8) float2 { float x, y; };
 
 extern "C" char __start_emu_shared[] __attribute__((weak, visibility("hidden")));
@@ -38,7 +45,7 @@ namespace emu {
 enum State { RUNS, AT_BARRIER, IN_WARP, ENDED };
 struct Fiber { void *stack_pointer; State state; unsigned mask; unsigned exchanges; const void *where; };
 
-constexpr size_t STACK = 64 << 10;
+constexpr size_t STACK = (64 << 10) + 64 * 17;  // not a power of two: the tops would share a few lines of the cache
 constexpr int MOST = 1024;
 static Fiber fibers[MOST];
 static char *stacks;
@@ -94,6 +101,7 @@ static void wait(State why) {
 }
 
 static void entry() {
+    threadIdx = {current % blockDim.x, current / blockDim.x % blockDim.y, current / blockDim.x / blockDim.y};
     body(body_args);
     fibers[current].state = ENDED;
     emu_switch(&fibers[current].stack_pointer, scheduler);
@@ -118,18 +126,27 @@ static bool release(int n) {
         }
         return true;
     }
-    for (int i = 0; i < n; i++) {
-        if (fibers[i].state != IN_WARP) continue;
-        bool all = true;
-        for (int lane = 0; lane < 32; lane++) {
-            int other = i / 32 * 32 + lane;
-            if (!(fibers[i].mask >> lane & 1)) continue;
-            all = all && other < n && fibers[other].state == IN_WARP && fibers[other].mask == fibers[i].mask;
+    for (int first = 0; first < n; first += 32) {
+        int lanes = n - first < 32 ? n - first : 32, whole = 0;
+        for (int i = first; i < first + lanes; i++) whole += fibers[i].state == IN_WARP && fibers[i].mask == ~0u;
+        if (whole == 32) {
+            for (int i = first; i < first + 32; i++) fibers[i].state = RUNS;
+            any = true;
+            continue;
         }
-        if (!all) continue;
-        for (int lane = 0; lane < 32; lane++)
-            if (fibers[i].mask >> lane & 1) fibers[i / 32 * 32 + lane].state = RUNS;
-        any = true;
+        for (int i = first; i < first + lanes; i++) {
+            if (fibers[i].state != IN_WARP) continue;
+            bool all = true;
+            for (int lane = 0; lane < 32; lane++) {
+                int other = first + lane;
+                if (!(fibers[i].mask >> lane & 1)) continue;
+                all = all && other < n && fibers[other].state == IN_WARP && fibers[other].mask == fibers[i].mask;
+            }
+            if (!all) continue;
+            for (int lane = 0; lane < 32; lane++)
+                if (fibers[i].mask >> lane & 1) fibers[first + lane].state = RUNS;
+            any = true;
+        }
     }
     if (!any)
         snprintf(message, sizeof message, "%d threads wait at a barrier, %d in a warp, %d of %d have ended", waiting,
@@ -140,7 +157,7 @@ static bool release(int n) {
 static bool run_block(int n, bool backwards) {
     for (int i = 0; i < n; i++) {
         void **top = (void **)(stacks + (i + 1) * STACK);
-        *--top = nullptr;  // as a call leaves it: eight bytes beyond a multiple of sixteen
+        *--top = nullptr;  // where a call would have put its return: functions count on the alignment that it makes
         *--top = (void *)entry;
         top -= 6;
         fibers[i] = {top, RUNS, 0, 0, nullptr};
@@ -150,8 +167,6 @@ static bool run_block(int n, bool backwards) {
         for (int k = 0; k < n; k++) {
             current = backwards ? n - 1 - k : k;
             if (fibers[current].state == RUNS) {
-                threadIdx = {current % blockDim.x, current / blockDim.x % blockDim.y,
-                             current / blockDim.x / blockDim.y};
                 emu_switch(&scheduler, fibers[current].stack_pointer);
                 ran = true;
             }
@@ -205,6 +220,8 @@ static const char *launch(void (*f)(P...), const unsigned *grid, const unsigned 
     for (int i = 0; i < 4; i++) sigaction(signals[i], &action, &old[i]);
     const char *error = nullptr;
     dynamic = (char *)aligned_alloc(256, (shared + 511) / 256 * 256);
+    const unsigned rounding = _mm_getcsr();
+    _mm_setcsr(rounding | 0x8040);  // denormals are zero: CuPy compiles with -ftz=true
     if (int signal = sigsetjmp(fault, 1)) {
         snprintf(message, sizeof message, "%s in block (%u, %u, %u), thread %d",
                  signal == SIGILL ? "a misaligned or otherwise undefined access" : "access outside an array", blockIdx.x,
@@ -222,6 +239,7 @@ static const char *launch(void (*f)(P...), const unsigned *grid, const unsigned 
                         if ((unsigned char)dynamic[i] != 0xff) error = "a write behind the dynamic shared memory";
                 }
     }
+    _mm_setcsr(rounding);
     free(dynamic);
     for (int i = 0; i < 4; i++) sigaction(signals[i], &old[i], nullptr);
     sigaltstack(&before, nullptr);
@@ -279,6 +297,8 @@ inline unsigned __ballot_sync(unsigned mask, int condition) {
     return bits;
 }
 
+inline int __any_sync(unsigned mask, int condition) { return __ballot_sync(mask, condition) != 0; }
+
 template <class T> T __ldg(const T *p) { return *p; }
 inline int __dp4a(int a, int b, int c) {
     for (int i = 0; i < 4; i++) c += int(int8_t(unsigned(a) >> 8 * i)) * int(int8_t(unsigned(b) >> 8 * i));
@@ -315,3 +335,4 @@ inline float __expf(float x) { return std::exp(x); }
 template <class T> T atomicAdd(T *p, T v) { T old = *p; *p = old + v; return old; }
 inline int min(int a, int b) { return a < b ? a : b; }
 inline int max(int a, int b) { return a > b ? a : b; }
+#pragma GCC pop_options
