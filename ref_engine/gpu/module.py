@@ -24,6 +24,7 @@ _PARTS = {
     "norm": ("common.cuh", "rows.cuh"),
     "elementwise": ("common.cuh", "rows.cuh"),
     "attention": ("common.cuh",),
+    "route": ("common.cuh", "elementary.cuh"),
     "experts": ("common.cuh",),
 }
 SOURCES = tuple(_PARTS)

@@ -17,9 +17,10 @@ from ref_engine.gpu.device import Device, device
 from ref_engine.gpu.experts import moe_ffn
 from ref_engine.gpu.packed import Packed, rows
 from ref_engine.gpu.products import Products, values
+from ref_engine.gpu.routing import route
 from ref_engine.ops import Ops
 from ref_engine.place import Place, is_expert, to_host
-from ref_engine.reference import embed, moe
+from ref_engine.reference import embed
 from ref_engine.reference.linear import Activations
 from ref_engine.reference.moe import Experts, Ids, Tap
 from ref_engine.reference.sums import F32
@@ -48,7 +49,7 @@ def cupy_ops(activations: Activations, experts: Ops | None = None) -> Ops:
         glu=layers.glu,
         activation=layers.activation,
         soft_cap=layers.soft_cap,
-        route=moe.route,
+        route=route,
         moe_ffn=partial(moe_ffn, products, glu=layers.glu),
         place=here,
     )

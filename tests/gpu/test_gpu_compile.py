@@ -15,7 +15,7 @@ NVCC = shutil.which("nvcc")
 CASES = [
     *(("round", "", "sm_75"), ("experts", "", "sm_80"), ("plain", "BF16", "sm_90")),
     *(("products", "Q3_K", "sm_75"), ("products", "Q4_K", "sm_90")),
-    *(("norm", "", "sm_75"), ("elementwise", "", "sm_80"), ("attention", "u16", "sm_80")),
+    *(("norm", "", "sm_75"), ("elementwise", "", "sm_80"), ("route", "", "sm_90"), ("attention", "u16", "sm_80")),
 ]
 
 
