@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import standin
-from emulator import why_not
+from emulator import Kernel, why_not
 
-from ref_engine.gpu import layers
+import ref_engine
+from ref_engine.gpu import experts, layers, products
+from ref_engine.gpu.packed import has_kernel
 from ref_engine.reference import attention, ffn, rope
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
@@ -166,3 +170,37 @@ def test_unknown_names_and_other_types(cupy: standin.Cupy) -> None:
         layers.glu(x, x, "situ", (1.0,))
     assert layers.rms_norm(x.astype(np.float64), None, 1e-6).dtype == np.float32
     assert layers.rms_norm(x[:0], None, 1e-6).shape == (0, 4)
+
+
+def counted(
+    monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, key: Callable[..., str], count: Counter[str]
+) -> None:
+    run = getattr(owner, name)
+
+    def seen(*args: Any, **more: Any) -> Any:
+        count[key(*args)] += 1
+        return run(*args, **more)
+
+    monkeypatch.setattr(owner, name, seen)
+
+
+def test_launches_of_a_token(golden: Path, cupy: standin.Cupy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What docs/gpu.md says of a layer: in a mixture of four layers, one copy to the host, that of the stream."""
+    for user in (products, experts):  # matrices of any size
+        monkeypatch.setattr(user, "has_kernel", has_kernel)
+    model = ref_engine.load(golden / "models" / "tiny-moe.gguf", backend="cupy", activations="f32")
+    cache = model.new_cache()
+    model.forward([1, 2, 3], cache)
+    model.forward([4], cache)
+    count: Counter[str] = Counter()
+    counted(monkeypatch, Kernel, "__call__", lambda kernel, *args: kernel.name.split("_1")[0], count)
+    counted(monkeypatch, standin.array, "by_ufunc", lambda name, *args: name, count)
+    counted(monkeypatch, standin.Array, "get", lambda *args: "copy to host", count)
+    counted(monkeypatch, standin.Array, "__setitem__", lambda *args: "store", count)
+    model.forward([5], cache)
+    each = {name: n / 4 for name, n in count.items() if n >= 4}
+    assert each == {
+        "matvec_f32": 8.25, "rms_norm": 4.25, "rope": 2, "store": 2, "attend_4": 1, "route": 1, "glu": 1,
+        "weighted_sum": 1, "equal": 1, "add": 3,
+    }  # fmt: skip
+    assert count["copy to host"] == 1
