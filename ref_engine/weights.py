@@ -98,7 +98,8 @@ class Weight:
         with self.place.holding(f"tensor {self.name} does"):
             there = self.place.put(self._rows_of_bytes())
         release(self.data)
-        if not self.bounded and self.type is not GGMLType.F32:  # of that the numbers are kept
+        one_copy = self.type is GGMLType.F32 or "packed" in self.kept  # the numbers, or the parts for kernels
+        if not self.bounded and not one_copy:
             self.kept["bytes"] = there
         return there
 

@@ -6,8 +6,9 @@
 2. accuracy    small models of golden/ and the real ones in the cache: worst NMSE of a position against NumPy in f32
                mode, and whether greedy text is the same
 3. ceiling     bytes a second that the device copies and reads
-4. dense       a 7B-sized Q4_K file of random weights: prefill, and decode as a share of the ceiling
-5. experts     a mixture in Q4_K: the same with the bytes of the chosen experts, and of all of them
+4. products    kernels for one token alone, by type, over stacks that no cache holds: a share of the ceiling
+5. dense       a 7B-sized Q4_K file of random weights: prefill, and decode as a share of the ceiling
+6. experts     a mixture in Q4_K: the same with the bytes of the chosen experts, and of all of them
 Each part has a share of the time, and says what it left out. The two large files stay in --folder for the next run.
 """
 
@@ -33,13 +34,18 @@ from ref_engine import compat
 from ref_engine.files.gguf import open_gguf
 from ref_engine.files.types import GGMLType
 from ref_engine.files.writer import write_gguf
+from ref_engine.gpu.device import Device
+from ref_engine.gpu.packed import PLAIN, packed
+from ref_engine.gpu.products import Products
 from ref_engine.plan import make_plan
+from ref_engine.quant.types import BLOCK_TYPES, PLAIN_TYPES
+from ref_engine.weights import Weight
 
 HERE = Path(__file__).resolve().parent
 GOLDEN = HERE.parents[1] / "golden"
 CACHE = Path(os.environ.get("REF_ENGINE_CACHE", Path.home() / ".cache" / "ref-engine")) / "models"
 REAL = ("smollm2-135m-instruct-q4_1.gguf", "gemma-3-270m-q4_k_m.gguf")
-SHARES = {"device": 0.02, "accuracy": 0.5, "ceiling": 0.05, "dense": 0.28, "experts": 0.15}
+SHARES = {"device": 0.02, "accuracy": 0.45, "ceiling": 0.05, "products": 0.05, "dense": 0.28, "experts": 0.15}
 FULL = {"layers": 32, "width": 4096, "hidden": 11008, "heads": 32, "vocabulary": 32000}
 TINY = {"layers": 2, "width": 256, "hidden": 512, "heads": 4, "vocabulary": 512}
 TEXT = "The capital of France is"
@@ -64,7 +70,7 @@ def nmse(got: np.ndarray, want: np.ndarray) -> float:
     return float((((a - b) ** 2).sum(-1) / np.maximum((b**2).sum(-1), 1e-300)).max())
 
 
-# -- 1 and 3: the device ----------------------------------------------------------------------------------------------
+# -- 1, 3 and 4: the device --------------------------------------------------------------------------------------------
 
 
 def device_facts(cupy: Any) -> Json:
@@ -105,6 +111,29 @@ def ceiling(cupy: Any, nbytes: int) -> Json:
     }
 
 
+def product_rates(cupy: Any, read: float, until: float, nbytes: int) -> Json:
+    """One row of activations by each matrix of a stack of `nbytes`, in one launch."""
+    place, rng = Device(cupy, lambda name: True), np.random.default_rng(1)
+    found: Json = {}
+    for type in (GGMLType.Q4_K, GGMLType.Q6_K, GGMLType.Q8_0, GGMLType.Q4_0, GGMLType.MXFP4, GGMLType.F16):
+        for rows, columns in ((256, 512), (1024, 4096), (4096, 4096), (4096, 11008)):
+            if time.monotonic() > until or (nbytes < 1 << 24 and columns > 512):
+                continue
+            row = len(PLAIN_TYPES[type].from_f32(np.zeros(columns, np.float32)).view(np.uint8)) if type in PLAIN else 0
+            row = row or BLOCK_TYPES[type].layout.itemsize * (columns // BLOCK_TYPES[type].size)
+            n = max(1, nbytes // (row * rows))
+            one = rng.integers(0, 60, rows * row, np.uint8)  # no number is infinite
+            weight = Weight("w", type, (n, rows, columns), np.tile(one, n), place=place)
+            w, x = packed(weight), place.put(rng.standard_normal((1, columns)).astype(np.float32))
+            ids = place.put(np.arange(n, dtype=np.int32))
+            for mode in ("q8", "f32"):
+                maps = Products(mode)
+                given = maps.input(x, type)
+                seconds = seconds_of(cupy, lambda m=maps, g=given, w=w, i=ids, n=n: m.product(g, w, None, i, n, n), 5)
+                found[f"{type.name} {mode} {rows} x {columns}"] = weight.nbytes / seconds / read
+    return found
+
+
 # -- 2: the numbers ---------------------------------------------------------------------------------------------------
 
 
@@ -142,7 +171,7 @@ def compared(path: Path, ids: Sequence[int] | None = None) -> Json:
 def accuracy(until: float, folder: Path, most: int) -> Json:
     found: Json = {"small": {}, "real": {}, "left_out": 0}
     for name in REAL:
-        if (CACHE / name).exists() and most > 2:
+        if (CACHE / name).exists() and most > 3:
             models = [ref_engine.load(CACHE / name, backend=b, activations="f32") for b in ("numpy", "cupy")]
             found["real"][name] = compared(CACHE / name, models[0].tokenize(TEXT))
             texts = ["".join(e.text for e in m.generate(TEXT, max_tokens=12, temperature=0)) for m in models]
@@ -161,7 +190,7 @@ def accuracy(until: float, folder: Path, most: int) -> Json:
     return found
 
 
-# -- 4 and 5: speed ---------------------------------------------------------------------------------------------------
+# -- 5 and 6: speed ---------------------------------------------------------------------------------------------------
 
 
 def dense_file(path: Path, size: dict[str, int]) -> Path:
@@ -259,8 +288,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     parts: dict[str, Callable[[float], Json]] = {
         "device": lambda until: device_facts(cupy),
-        "accuracy": lambda until: accuracy(until, given.folder, 2 if tiny else 1000),
+        "accuracy": lambda until: accuracy(until, given.folder, 3 if tiny else 1000),
         "ceiling": lambda until: ceiling(cupy, 1 << 20 if tiny else 4 << 30),
+        "products": lambda until: product_rates(cupy, read_rate(), until, 1 << 16 if tiny else 1 << 29),
         "dense": lambda until: speed(
             dense_file(given.folder / f"dense-{size['width']}.gguf", size), read_rate(), until, 4 if tiny else 96,
             16 if tiny else 512,
@@ -270,7 +300,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             4 if tiny else 96, 8 if tiny else 512,
         ),
     }  # fmt: skip
-    for name in sorted(given.only, key=["device", "ceiling", "dense", "experts", "accuracy"].index):
+    for name in sorted(given.only, key=["device", "ceiling", "products", "dense", "experts", "accuracy"].index):
         spent += SHARES[name]
         say(f"{name} ...")
         start = time.monotonic()

@@ -1,26 +1,39 @@
-"""Attention over the cache on the device, without a matrix of scores in its memory.
+"""Attention to the keys and values of a cache, by one kernel, or two where the keys are divided among blocks.
 
-The kernels know causal masks and windows, caps and sinks. Other masks, slopes, and steps that somebody looks at are the
-reference's.
+The kernel's mask is causal, with or without a window. A mask of the caller's, slopes, and somebody who looks at scores
+take the reference function over the device's arrays.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ref_engine import compat
 from ref_engine.gpu import module
-from ref_engine.gpu.layers import whole
+from ref_engine.gpu.layers import together
 from ref_engine.gpu.module import NOTHING
 from ref_engine.reference.attention import Tap, attend_blas
 from ref_engine.reference.sums import F32
 
-HEADS, _CHUNK, _THREADS = 8, 64, 128  # as in cuda/attention.cu
-_SHARED = 48 << 10  # bytes that a block of threads may share without asking for more
-_BLOCKS = 512  # of threads, so that all processors of a large device have some
-_LEAST_PART = 128  # keys
+_THREADS, _TILE, _LEAST_KEYS = 128, 64, 128
+_ROWS = {1: (1, 2, 4, 8, 16), 2: (4, 16), 4: (4, 16)}  # of the kernels, by how many features a thread has
+_MOST_SHARED = 48 << 10  # bytes that a block has unasked
+_TYPES = {np.dtype(np.float32): "float", np.dtype(np.float16): "u16"}
+
+
+@cache
+def _processors(cupy: Any, device: int) -> int:
+    return int(cupy.cuda.runtime.getDeviceProperties(device)["multiProcessorCount"])
+
+
+def wanted_blocks() -> int:
+    """As many as keep the device busy."""
+    cupy = compat.cupy
+    return 2 * _processors(cupy, cupy.cuda.runtime.getDevice())
 
 
 def attend(
@@ -37,29 +50,73 @@ def attend(
     seen: NDArray[np.bool_] | None = None,
     tap: Tap | None = None,
 ) -> F32:
-    """As reference attend_blas: q (T, H, Hd), k (S, K, Hd), v (S, K, Vd), positions (T,) on the host -> (T, H * Vd)."""
-    (T, H, Hd), (S, K, Vd) = q.shape, v.shape
-    heads = min(HEADS, H // K)
-    shared = 4 * heads * (Hd + Vd + _CHUNK + 3)
-    in_order = T > 0 and positions[0] >= 0 and positions[-1] < S and bool((np.diff(positions) == 1).all())
-    plain = k.dtype == v.dtype and k.dtype in (np.float16, np.float32) and k.flags.c_contiguous and v.flags.c_contiguous
-    if tap or slopes is not None or seen is not None or shared > _SHARED or not in_order or not plain:
+    """As reference attend: q (T, H, Hd), k (S, K, Hd), v (S, K, Vd), positions (T,) on the host -> (T, H * Vd)."""
+    shape = _kernel_of(q, k, v, positions) if slopes is None and seen is None and tap is None else None
+    if shape is None:
         return attend_blas(
             q, k, v, positions, scale=scale, window=window, cap=cap, sinks=sinks, slopes=slopes, seen=seen, tap=tap
         )
-    blocks = K * -(-(H // K) // HEADS)
-    part = max(_LEAST_PART, -(-S // max(1, _BLOCKS // (blocks * T))))
-    parts = -(-S // part)
-    q = whole(q)
-    most, total = (np.empty((T, H, parts), np.float32, like=q) for _ in range(2))
-    out = np.empty((T, H, parts, Vd), np.float32, like=q)
-    sizes = [np.int32(n) for n in (H, K, Hd, Vd)]
-    rest = (np.int64(positions[0]), np.int32(window or 0), np.float32(scale), np.float32(cap or 0), np.int32(part))
-    kind = "F16" if k.dtype == np.float16 else "F32"
-    kernel = module.get("attention", "attend_parts", kind)
-    kernel((T, blocks, parts), (_THREADS,), (q, k, v, most, total, out, *sizes, *rest), shared_mem=shared)
-    y: F32 = np.empty((T, H * Vd), np.float32, like=q)
-    of_sinks = NOTHING if sinks is None else whole(sinks)
-    arguments = (most, total, out, of_sinks, y, np.int32(H), np.int32(parts), np.int32(Vd))
-    module.get("attention", "attend_whole", kind)((T, H), (_THREADS,), arguments)
-    return y
+    (tokens, heads, width), (n_keys, kv_heads, value_width) = q.shape, v.shape
+    rows, features, shared = shape
+    first = int(positions[0])
+    base = max(0, first - window + 1) if window else 0
+    blocks = -(-tokens * (heads // kv_heads) // rows) * kv_heads
+    parts, chunk = parts_of(max(1, n_keys - base), blocks)
+    y: F32 = np.empty((tokens, heads, value_width), np.float32, like=q)
+    part_y: Any = NOTHING
+    stats: Any = NOTHING
+    if parts > 1:
+        part_y = np.empty((parts, *y.shape), np.float32, like=q)
+        stats = np.empty((parts, tokens, heads, 2), np.float32, like=q)
+    sizes = (tokens, heads, kv_heads, width, value_width, n_keys, first, window or 0, base, chunk)
+    strides = (*_strides(k), *_strides(v))
+    keys: Any = k
+    wide = width % 4 == 0 and not any(s % 4 for s in strides[:2]) and keys.data.ptr % (4 * k.itemsize) == 0
+    sinks = together(sinks)
+    arguments = (
+        together(q), k, v, sinks, y, part_y, stats, *map(np.int32, sizes), *map(np.int64, strides), np.int32(wide),
+        np.float32(scale), np.float32(cap or 0),
+    )  # fmt: skip
+    kernel = module.get("attention", f"attend_{rows}_{features}", _TYPES[k.dtype])
+    kernel((blocks // kv_heads, kv_heads, parts), (_THREADS,), arguments, shared_mem=shared)
+    if parts > 1:
+        numbers = map(np.int32, (parts, tokens * heads, heads, value_width))
+        combine = module.get("attention", "combine", _TYPES[k.dtype])
+        combine((tokens * heads,), (_THREADS,), (part_y, stats, sinks, y, *numbers))
+    return y.reshape(tokens, -1)
+
+
+def parts_of(n_keys: int, blocks: int) -> tuple[int, int]:
+    """Into how many parts so many keys are divided where there are so many blocks already, and the keys of each."""
+    parts = max(1, min(-(-n_keys // _LEAST_KEYS), wanted_blocks() // blocks))
+    chunk = -(-n_keys // parts // _TILE) * _TILE
+    return -(-n_keys // chunk), chunk
+
+
+def _kernel_of(q: Any, k: Any, v: Any, positions: NDArray[np.int64]) -> tuple[int, int, int] | None:
+    """Rows of a block, features of a thread, bytes of shared memory; None where no kernel takes these arrays."""
+    tokens, heads, width = q.shape
+    if not q.size or k.dtype != v.dtype or k.dtype not in _TYPES or q.dtype != np.float32 or heads % k.shape[1]:
+        return None
+    if any(x.strides[-1] != x.itemsize for x in (k, v)) or not k.shape[0] == v.shape[0] < 1 << 30:
+        return None
+    if (np.diff(positions) != 1).any():
+        return None
+    features = 1 if v.shape[2] <= _THREADS else 2 if v.shape[2] <= 2 * _THREADS else 4
+    if v.shape[2] > 4 * _THREADS:
+        return None
+    most = tokens * (heads // k.shape[1])
+    fitting = [r for r in _ROWS[features] if _shared(r, width) <= _MOST_SHARED]
+    if not fitting:
+        return None
+    rows = next((r for r in fitting if r >= most), fitting[-1])
+    return rows, features, _shared(rows, width)
+
+
+def _shared(rows: int, width: int) -> int:
+    padded = -(-width // 32) * 32
+    return 4 * rows * (max(padded, _THREADS) + _TILE + 3)
+
+
+def _strides(x: Any) -> tuple[int, int]:
+    return x.strides[0] // x.itemsize, x.strides[1] // x.itemsize

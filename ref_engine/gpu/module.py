@@ -20,29 +20,27 @@ NOTHING = np.uint64(0)  # a null pointer
 _PARTS = {
     "round": ("common.cuh",),
     "plain": ("common.cuh",),
-    "experts": (),
-    "layers": ("common.cuh",),
-    "attention": ("common.cuh",),
     "products": ("common.cuh", "units.cuh", "units_k.cuh"),
+    "norm": ("common.cuh", "rows.cuh"),
+    "elementwise": ("common.cuh", "rows.cuh"),
+    "attention": ("common.cuh",),
+    "route": ("common.cuh", "elementary.cuh"),
+    "experts": ("common.cuh",),
 }
 SOURCES = tuple(_PARTS)
 
 
 @cache
 def source(name: str) -> str:
-    """The whole text of cuda/NAME.cu, which has a macro TYPE if it is for one type of weights or keys."""
+    """The whole text of cuda/NAME.cu, which takes TYPE as a macro if it is for one type of weights at a time."""
     folder = files("ref_engine.gpu") / "cuda"
     return "\n".join((folder / part).read_text(encoding="utf-8") for part in (*_PARTS[name], f"{name}.cu"))
 
 
-def options(type: str) -> tuple[str, ...]:
-    """The compiler's, for a source with this type, or without one ("")."""
-    return ("-std=c++17", f"-DTYPE={type}") if type else ("-std=c++17",)
-
-
 @cache
 def _compiled(cupy: Any, name: str, type: str) -> Any:
-    return cupy.RawModule(code=source(name), options=options(type))
+    defines = (f"-DTYPE={type}",) if type else ()
+    return cupy.RawModule(code=source(name), options=("-std=c++17", *defines))
 
 
 @cache

@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from ref_engine.gpu import layers
 from ref_engine.gpu.attention import attend
 from ref_engine.gpu.device import Device, device
-from ref_engine.gpu.experts import DeviceExperts
-from ref_engine.gpu.products import Products
+from ref_engine.gpu.experts import moe_ffn
+from ref_engine.gpu.packed import Packed, rows
+from ref_engine.gpu.products import Products, values
+from ref_engine.gpu.routing import route
 from ref_engine.ops import Ops
 from ref_engine.place import Place, is_expert, to_host
-from ref_engine.reference import attention, embed, moe, norm
+from ref_engine.reference import embed
 from ref_engine.reference.linear import Activations
 from ref_engine.reference.moe import Experts, Ids, Tap
 from ref_engine.reference.sums import F32
@@ -41,14 +43,14 @@ def cupy_ops(activations: Activations, experts: Ops | None = None) -> Ops:
         linear=products.linear,
         linears=products.linears,
         rms_norm=layers.rms_norm,
-        layer_norm=norm.layer_norm,
+        layer_norm=layers.layer_norm,
         rope=layers.rope,
         attend=attend,
         glu=layers.glu,
         activation=layers.activation,
-        soft_cap=attention.soft_cap,
-        route=moe.route,
-        moe_ffn=DeviceExperts(products, layers.glu),
+        soft_cap=layers.soft_cap,
+        route=route,
+        moe_ffn=partial(moe_ffn, products, glu=layers.glu),
         place=here,
     )
     if experts is None:
@@ -57,8 +59,16 @@ def cupy_ops(activations: Activations, experts: Ops | None = None) -> Ops:
 
 
 def embed_there(here: Place, ids: NDArray[np.int64], weight: Weight) -> F32:
-    """As reference embed: rows are looked up on the host, and only they are copied: ids (T,) -> (T, D)."""
-    return here.put(embed.embed(ids, weight))
+    """As reference embed: ids (T,) on the host -> (T, D) on the device.
+
+    Rows come from the table on the device if it is there for the products (a tied output), otherwise from the host's.
+    """
+    table: Packed | None = weight.kept.get("packed")
+    if table is None or not ids.size:
+        return here.put(embed.embed(ids, weight))
+    embed.check(ids, weight)
+    x: F32 = values(rows(table, here.put(ids)), 0, ids.size, np.float32)
+    return x
 
 
 @contextmanager

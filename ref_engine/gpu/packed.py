@@ -64,6 +64,7 @@ def packed(weight: Weight) -> Packed:
             streams = _plain(weight) if weight.type in PLAIN else _apart(weight)
         found = Packed(weight.type, weight.shape[-2], weight.shape[-1], streams)
         weight.kept["packed"] = found
+        weight.kept.pop("bytes", None)
         if len(weight.shape) == 3:
             for e in range(weight.shape[0]):
                 weight.expert(e).kept["packed"] = _part(found, e, weight.shape[0])
@@ -77,6 +78,12 @@ def _part(stack: Packed, e: int, n: int) -> Packed:
         return NOTHING if stream is NOTHING else stream.reshape(n, -1)[e]
 
     return Packed(stack.type, stack.rows, stack.columns, tuple(map(cut, stack.streams)))
+
+
+def rows(table: Packed, ids: Any) -> Packed:
+    """Copies of chosen rows: ids (n,) on the device, each below table.rows."""
+    streams = (s if s is NOTHING else s.reshape(table.rows, -1)[ids] for s in table.streams)
+    return Packed(table.type, ids.size, table.columns, tuple(streams))
 
 
 def _plain(weight: Weight) -> Streams:

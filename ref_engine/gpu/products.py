@@ -25,7 +25,7 @@ from ref_engine.reference.sums import F32
 from ref_engine.weights import Weight
 
 MOST = 8  # rows of x for which kernels are compiled
-AT_ONCE = {1: 1, 2: 2, 3: 4, 4: 4, 5: 8, 6: 8, 7: 8, 8: 8}  # rows -> those of the kernel
+_AT_ONCE = {1: 1, 2: 2, 3: 4, 4: 4, 5: 8, 6: 8, 7: 8, 8: 8}  # rows -> those of the kernel
 _ROWS, _WARP = 4, 32  # rows of a weight for each block of threads, one warp each
 _TILE = 1 << 25  # numbers of a weight that are unpacked at once
 
@@ -54,17 +54,6 @@ def rounded(x: Any, kind: str) -> Input:
     kernel = module.get("round", "round_q8_k" if kind == "q8_k" else "round_q8_0")
     kernel((-(-n // _ROWS),), (_ROWS * _WARP,), (x, q, d, sums, np.int64(n)))
     return Input(x, (q, d, sums))
-
-
-@dataclass(frozen=True)
-class Groups:
-    """Slots of tokens by their experts, see cuda/experts.cu. groups: (n_groups, 3) int32, slots: (n_slots,) int32."""
-
-    groups: Any
-    slots: Any
-    n_groups: int
-    n_slots: int
-    each: int
 
 
 class Products:
@@ -109,20 +98,19 @@ class Products:
         kind, x = self.kind(type), aligned(x)
         return Input(x, (x,)) if kind == "float" else rounded(x, kind)
 
-    def product(self, x: Input, w: Packed, bias: F32 | None = None, groups: Groups | None = None) -> Any:
-        """At most MOST rows times the weight: (T, rows). With groups, each slot's row of x times its matrix of a stack:
-        (slots, rows), and bias is (E, rows)."""
-        rows = x.x.shape[0]
-        y = np.empty((groups.n_slots if groups else rows, w.rows), np.float32, like=x.x)
+    def product(
+        self, x: Input, w: Packed, bias: F32 | None = None, ids: Any = None, n_slots: int = 1, share: int = 1
+    ) -> Any:
+        """At most MOST rows times the weight: (T, rows). With ids of n_slots matrices of a stack, (n_slots, rows):
+        slot s is row s // share of x times matrix ids[s]. ids: (n_slots,) int32; bias: (rows,), or (E, rows)."""
+        tokens = 1 if ids is not None else x.x.shape[0]
+        y = np.empty((n_slots if ids is not None else tokens, w.rows), np.float32, like=x.x)
         source = "products" if w.type in BLOCKS else "plain"
-        kernel = module.get(
-            source, f"matvec_{self.activations}_{groups.each if groups else AT_ONCE[rows]}", w.type.name
-        )
-        rest = [np.int32(n) for n in (w.rows, w.columns, rows, groups.n_slots // rows if groups else 1)]
+        kernel = module.get(source, f"matvec_{self.activations}_{_AT_ONCE[tokens]}", w.type.name)
+        rest = [np.int32(n) for n in (w.rows, w.columns, tokens, share)]
         b = NOTHING if bias is None else np.ascontiguousarray(bias, like=bias)
-        who = (groups.groups, groups.slots) if groups else (NOTHING, NOTHING)
-        grid = (-(-w.rows // _ROWS), groups.n_groups if groups else 1)
-        kernel(grid, (_ROWS * _WARP,), (*w.streams, *x.arguments, b, *who, y, *rest))
+        arguments = (*w.streams, *x.arguments, b, NOTHING if ids is None else ids, y, *rest)
+        kernel((-(-w.rows // _ROWS), n_slots), (_ROWS * _WARP,), arguments)
         return y
 
     def many(self, x: Any, w: Packed) -> Any:

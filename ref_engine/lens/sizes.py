@@ -123,7 +123,7 @@ def hollow_ops(real: Ops) -> Ops:
         glu=glu,
         activation=same,
         soft_cap=same,
-        route=moe.route,
+        route=real.route if real.place is HOST else moe.route,
         moe_ffn=partial(moe.moe_ffn, linear=linear, glu=glu),
     )
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from ref_engine.backends import BACKENDS
 from ref_engine.errors import RefEngineError
@@ -57,10 +57,11 @@ def parse_target(text: str) -> Target:
     return Target(name, backend, _MODES[mode] if colon else None)
 
 
-def load_target(
-    target: Target, *, n_threads: int | None = None, n_ctx: int | None = None, expert_cache: int | None = None
-) -> Model:
-    """The model that a target names, from the store or a path. Raises as `Store.resolve` and `ref_engine.load` do."""
+def load_target(target: Target, **how: Any) -> Model:
+    """The model that a target names, from the store or a path; how: further options of `ref_engine.load`.
+
+    Raises as that and `Store.resolve` do.
+    """
     from ref_engine.library import Store
     from ref_engine.model import load
 
@@ -68,9 +69,7 @@ def load_target(
         Store().resolve(target.name),
         backend=target.backend,
         activations=target.activations or "q8",
-        n_threads=n_threads,
-        n_ctx=n_ctx,
-        expert_cache=expert_cache,
+        **how,
     )
 
 

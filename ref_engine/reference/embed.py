@@ -14,6 +14,11 @@ def embed(ids: NDArray[np.int64], weight: Weight) -> F32:
 
     Raises IndexError for an id outside 0 .. V-1 (negative ids would otherwise count from the end).
     """
+    check(ids, weight)
+    return weight.rows(ids)
+
+
+def check(ids: NDArray[np.int64], weight: Weight) -> None:
+    """Raises IndexError unless all ids are rows of the weight."""
     if ids.size and (ids.min() < 0 or ids.max() >= weight.shape[0]):
         raise IndexError(f"token id outside 0..{weight.shape[0] - 1}: {ids.min()}..{ids.max()}")
-    return weight.rows(ids)

@@ -1,128 +1,206 @@
-"""Layers by kernels, thread by thread on the host: what the NumPy definition gives."""
+"""Kernels for norms, rotation and activations, thread by thread on the host, against float64 and the reference."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import standin
-from emulator import why_not
+from emulator import Kernel, why_not
 
-from ref_engine.gpu import attention, layers
-from ref_engine.reference import ffn
-from ref_engine.reference.attention import attend_blas, full_mask
-from ref_engine.reference.norm import rms_norm_exact
-from ref_engine.reference.rope import rope
+import ref_engine
+from ref_engine.gpu import experts, layers, products
+from ref_engine.gpu.packed import has_kernel
+from ref_engine.reference import attention, ffn, rope
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
 Nmse = Callable[[np.ndarray, np.ndarray], np.ndarray]
+CLOSE = 1e-12
+SHAPES = [(1, 1), (3, 7), (2, 3, 40), (5, 33), (1, 300), (2, 1025), (1, 2, 3, 16), (9, 128)]
 
 
-def draw(seed: int, *shape: int) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+def drawn(shape: tuple[int, ...], seed: int = 1, size: float = 1) -> np.ndarray:
+    return (np.random.default_rng(seed).standard_normal(shape) * size).astype(np.float32)
 
 
-@pytest.mark.parametrize("shape", [(1, 7), (3, 576), (2, 5, 33), (4, 1)])
-def test_rms_norm(shape: tuple[int, ...], cupy: standin.Cupy, error: Nmse) -> None:
-    x = draw(1, *shape) * np.float32(1e-3)
-    w = draw(2, shape[-1])
-    for weight in (None, w):
-        got = layers.rms_norm(cupy.asarray(x), None if weight is None else cupy.asarray(weight), 1e-6)
-        assert error(got.get(), rms_norm_exact(x, weight, 1e-6)).max() < 1e-14
+def true_rms(x: np.ndarray, weight: np.ndarray | None, eps: float) -> np.ndarray:
+    x = x.astype(np.float64)
+    y = x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + eps)
+    return y if weight is None else y * weight
 
 
-def test_rms_norm_of_extremes(cupy: standin.Cupy) -> None:
-    """Zeros, numbers whose squares overflow float32, and a NaN, which stays in its row."""
-    x = draw(1, 4, 64)
-    x[0], x[1], x[2, 5] = 0, x[1] * np.float32(1e30), np.nan
-    got = layers.rms_norm(cupy.asarray(x), None, 1e-5).get()
-    want = rms_norm_exact(x, None, 1e-5)
-    np.testing.assert_allclose(got[[0, 1, 3]], want[[0, 1, 3]], rtol=3e-7)
-    assert np.isnan(got[2]).all()
+def true_layer(x: np.ndarray, weight: np.ndarray | None, bias: np.ndarray | None, eps: float) -> np.ndarray:
+    x = x.astype(np.float64)
+    x = x - x.mean(axis=-1, keepdims=True)
+    y = x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + eps)
+    y = y if weight is None else y * weight
+    return y if bias is None else y + bias
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_norms(shape: tuple[int, ...], cupy: standin.Cupy, error: Nmse) -> None:
+    x, weight, bias = drawn(shape), drawn(shape[-1:], 2), drawn(shape[-1:], 3)
+    for w, b in [(weight, bias), (weight, None), (None, bias), (None, None)]:
+        there, on_w, on_b = (None if a is None else cupy.asarray(a) for a in (x, w, b))
+        got = layers.rms_norm(there, on_w, 1e-6)
+        assert got.shape == shape and got.dtype == np.float32
+        assert error(got.get(), true_rms(x, w, 1e-6)).max() < CLOSE
+        if shape[-1] > 1:
+            assert error(layers.layer_norm(there, on_w, on_b, 1e-5).get(), true_layer(x, w, b, 1e-5)).max() < CLOSE
+
+
+def test_a_weight_for_each_group(cupy: standin.Cupy, error: Nmse) -> None:
+    """Of which a kernel knows nothing: as norms of states by group have them."""
+    x, weight = drawn((3, 4, 20)), drawn((4, 20), 2)
+    got = layers.rms_norm(cupy.asarray(x), cupy.asarray(weight), 1e-6)
+    assert error(got.get(), true_rms(x, weight, 1e-6)).max() < CLOSE
+    got = layers.layer_norm(cupy.asarray(x), cupy.asarray(weight), None, 1e-6)
+    assert error(got.get(), true_layer(x, weight, None, 1e-6)).max() < CLOSE
+
+
+def test_rows_beyond_float32(cupy: standin.Cupy, error: Nmse) -> None:
+    """Squares that overflow or vanish, zeros, a mean far from zero; NaN and infinity stay in their rows."""
+    x = np.stack([
+        drawn((65,), 1, 1e30), drawn((65,), 2, 1e-30), np.zeros(65), 1e6 + drawn((65,), 3), np.full(65, 3e38),
+        drawn((65,), 4), drawn((65,), 5),
+    ]).astype(np.float32)  # fmt: skip
+    x[5, 3], x[6, 64] = np.nan, np.inf
+    for got, truth in [
+        (layers.rms_norm(cupy.asarray(x), None, 1e-6).get(), lambda r: true_rms(r, None, 1e-6)),
+        (layers.layer_norm(cupy.asarray(x), None, None, 1e-6).get(), lambda r: true_layer(r, None, None, 1e-6)),
+    ]:
+        want = truth(x[:5].astype(np.float64))
+        for row in (0, 1, 3):
+            assert error(got[row], want[row]) < CLOSE, row
+        np.testing.assert_allclose(got[[2, 4]], want[[2, 4]], rtol=1e-6)
+        assert np.isnan(got[5]).all() and np.isnan(got[6, 64])
+
+
+def test_a_sum_and_its_norm(cupy: standin.Cupy, error: Nmse) -> None:
+    for shape in [(1, 300), (3, 48)]:
+        x, added, weight = drawn(shape), drawn(shape, 2), drawn(shape[-1:], 3)
+        stream, y = layers.add_rms_norm(*(cupy.asarray(a) for a in (x, added, weight)), 1e-5)
+        np.testing.assert_array_equal(stream.get(), x + added)
+        assert error(y.get(), true_rms(x + added, weight, 1e-5)).max() < CLOSE
+
+
+def test_parts_of_other_arrays(cupy: standin.Cupy, error: Nmse) -> None:
+    """Heads out of a fused product, halves of a gate, a transposed array."""
+    whole = drawn((3, 4, 50))
+    there = cupy.asarray(whole)
+    for part in (np.s_[:, 1:3, 7:40], np.s_[:, 2], np.s_[1], np.s_[..., ::2]):
+        assert error(layers.rms_norm(there[part], None, 0.0).get(), true_rms(whole[part], None, 0)).max() < CLOSE
+    turned = there.transpose(2, 1, 0)
+    assert error(layers.rms_norm(turned, None, 0.0).get(), true_rms(whole.T, None, 0)).max() < CLOSE
+    gate, up = np.split(whole[:, 0], 2, axis=-1)
+    got = layers.glu(*np.split(there[:, 0], 2, axis=-1), "gelu")
+    assert error(got.get(), ffn.glu(gate, up, "gelu")).max() < CLOSE
 
 
 @pytest.mark.parametrize("pairing", ["adjacent", "halves"])
-@pytest.mark.parametrize(("T", "H", "Hd", "n"), [(3, 2, 64, 32), (1, 5, 80, 20), (2, 1, 130, 1), (2, 3, 300, 100)])
-def test_rope(T: int, H: int, Hd: int, n: int, pairing: Any, cupy: standin.Cupy, error: Nmse) -> None:
-    """Bits, where numbers lie apart too, as queries behind their gates do."""
-    x, angle = draw(1, T, H, 2 * Hd), draw(2, T, n)
-    cos, sin = np.cos(angle), np.sin(angle)
-    put = cupy.asarray
-    for part in (np.s_[..., :Hd], np.s_[..., Hd:]):
-        got = layers.rope(put(x)[part], put(cos), put(sin), pairing).get()
-        np.testing.assert_array_equal(got, rope(x[part], cos, sin, pairing))
-    turned = np.ascontiguousarray(x.transpose(2, 1, 0))  # features far apart
-    got = layers.rope(put(turned).transpose(2, 1, 0), put(cos), put(sin), pairing).get()
-    np.testing.assert_array_equal(got, rope(x, cos, sin, pairing))
+@pytest.mark.parametrize(("shape", "rotated"), [((1, 1, 2), 2), ((3, 5, 8), 8), ((2, 3, 80), 32), ((4, 1, 13), 6)])
+def test_rotation(pairing: Any, shape: tuple[int, ...], rotated: int, cupy: standin.Cupy, error: Nmse) -> None:
+    x, angle = drawn(shape), drawn((shape[0], rotated // 2), 2, 100)
+    tables = np.cos(angle), np.sin(angle)
+    got = layers.rope(cupy.asarray(x), *(cupy.asarray(t) for t in tables), pairing)
+    want = rope.rope(x.astype(np.float64), *tables, pairing)
+    assert got.shape == shape
+    assert error(got.get(), want).max() < CLOSE
+    np.testing.assert_array_equal(got.get()[..., rotated:], x[..., rotated:])
+    wide = np.concatenate([x, x], axis=-1)
+    part = layers.rope(cupy.asarray(wide)[..., : shape[-1]], *(cupy.asarray(t) for t in tables), pairing)
+    np.testing.assert_array_equal(part.get(), got.get())
 
 
-@pytest.mark.parametrize("name", [*ffn.ACTIVATIONS, "swiglu_oai", "situ"])
-def test_activations(name: str, cupy: standin.Cupy, error: Nmse) -> None:
-    gate, up = draw(1, 3, 171) * np.float32(4), draw(2, 3, 171)
-    gate[0, :6] = 0.0, -0.0, 90, -90, 1e15, -1e15
-    constants = {"swiglu_oai": (1.702, 7.0), "situ": (2.0, 3.0)}.get(name, ())
-    got = layers.glu(cupy.asarray(gate), cupy.asarray(up), name, constants).get()
-    assert error(got[1:], ffn.glu(gate, up, name, constants)[1:]).max() < 1e-12
-    np.testing.assert_allclose(got, ffn.glu(gate, up, name, constants), rtol=1e-4, atol=1e-30)
-    if not constants:
-        want = ffn.activation(gate, name)
-        np.testing.assert_allclose(layers.activation(cupy.asarray(gate), name).get(), want, rtol=1e-4, atol=1e-30)
-
-
-CASES = {
-    "one key": dict(T=1, H=2, K=1, Hd=16, Vd=16, past=0),
-    "many queries of a head": dict(T=3, H=13, K=1, Hd=40, Vd=24, past=70),
-    "parts": dict(T=2, H=8, K=4, Hd=64, Vd=64, past=700),
-    "window": dict(T=5, H=4, K=2, Hd=32, Vd=32, past=300, window=131),
-    "small window": dict(T=70, H=2, K=2, Hd=16, Vd=16, past=3, window=2),
-    "cap and sinks": dict(T=3, H=4, K=2, Hd=32, Vd=48, past=260, cap=3.0, sinks=True),
-    "wide": dict(T=1, H=16, K=1, Hd=576, Vd=512, past=130),
+UNITS = {
+    **{name: () for name in ffn.ACTIVATIONS},
+    "swiglu_oai": (1.702, 7.0),
+    "swiglu_clamp": (1.5,),
+    "swiglu_limit": (0.7,),
+    "situ": (2.0, 1.5),
 }
+ODD = np.array([0, -0.0, np.inf, -np.inf, np.nan, 3e38, -3e38, 2e-38, 100, -100, 88.8, -88.8], np.float32)
 
 
-@pytest.mark.parametrize("kind", ["f32", "f16"])
-@pytest.mark.parametrize("name", CASES)
-def test_attention(name: str, kind: str, cupy: standin.Cupy, error: Nmse) -> None:
-    c: dict[str, Any] = dict(CASES[name])
-    T, H, K, Hd, Vd, S = c["T"], c["H"], c["K"], c["Hd"], c["Vd"], c["past"] + c["T"]
-    dtype = np.float16 if kind == "f16" else np.float32
-    q, k, v = draw(1, T, H, Hd) * np.float32(3), draw(2, S, K, Hd).astype(dtype), draw(3, S, K, Vd).astype(dtype)
-    sinks = draw(4, H) if c.get("sinks") else None
-    given = {"scale": Hd**-0.5, "window": c.get("window"), "cap": c.get("cap")}
-    positions = np.arange(c["past"], S)
-    want = attend_blas(q, k, v, positions, sinks=sinks, **given)
-    put = cupy.asarray
-    got = attention.attend(put(q), put(k), put(v), positions, sinks=None if sinks is None else put(sinks), **given)
-    assert got.shape == want.shape and got.dtype == np.float32
-    assert error(got.get(), want).max() < 1e-12
+def test_all_units_are_known() -> None:
+    assert set(UNITS) == set(ffn.ACTIVATIONS) | set(ffn.UNITS) == set(layers._KINDS) - {"soft_cap"}
 
 
-def test_attention_that_is_composed(cupy: standin.Cupy, error: Nmse) -> None:
-    """Another mask, slopes, positions that do not follow one another, and a tap."""
-    q, k, v = draw(1, 3, 4, 16), draw(2, 9, 2, 16), draw(3, 9, 2, 16)
-    put, positions = cupy.asarray, np.array([2, 5, 8])
-    seen: list[str] = []
-
-    def tap(name: str, x: Any) -> Any:
-        seen.append(name)
-        return x
-
-    slopes = np.array([0.5, 0.25, 1, 2], np.float32)
-    for given in ({}, {"seen": full_mask(positions, 9, None)}, {"slopes": slopes}, {"tap": tap}):
-        want = attend_blas(q, k, v, positions, scale=0.25, **given)
-        got = attention.attend(put(q), put(k), put(v), positions, scale=0.25, **given)
-        assert error(got.get(), want).max() < 1e-13
-    assert seen == ["kq", "kq_soft_max", "kqv"] * 2
+@pytest.mark.parametrize(("name", "constants"), [*UNITS.items(), ("situ", (2.0, 0.0))], ids=str)
+def test_gated_units(name: str, constants: tuple[float, ...], cupy: standin.Cupy, error: Nmse) -> None:
+    gate, up = drawn((3, 43), 1, 3), drawn((3, 43), 2, 3)
+    got = layers.glu(cupy.asarray(gate), cupy.asarray(up), name, constants).get()
+    assert error(got, ffn.glu(gate, up, name, constants)).max() < CLOSE
+    gate, up = (a.reshape(1, -1) for a in np.meshgrid(ODD, ODD))
+    with np.errstate(all="ignore"):
+        want = ffn.glu(gate, up, name, constants)
+        act = np.abs(ffn.glu(gate, np.ones_like(up), name, constants))
+    denormal = (act > 0) & (act < np.finfo(np.float32).tiny)  # zero on the device; times infinity that is NaN
+    got = layers.glu(cupy.asarray(gate), cupy.asarray(up), name, constants).get()
+    got, want = got[~denormal], want[~denormal]
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-37)
 
 
-def test_a_nan_stays_with_its_token(cupy: standin.Cupy) -> None:
-    """A key of a later token reaches no earlier one."""
-    q, k, v = draw(1, 4, 2, 16), draw(2, 140, 2, 16), draw(3, 140, 2, 16)
-    k[138, 1, 3], v[139, 0, 2] = np.nan, np.inf
-    put = cupy.asarray
-    got = attention.attend(put(q), put(k), put(v), np.arange(136, 140), scale=0.25).get().reshape(4, 2, 16)
-    assert np.isfinite(got[:2]).all() and np.isnan(got[2, 1]).all() and np.isfinite(got[2, 0]).all()
-    assert np.isinf(got[3, 0, 2]) and np.isnan(got[3, 1]).all()
+@pytest.mark.parametrize("name", [*ffn.ACTIVATIONS, "soft_cap"])
+def test_activations(name: str, cupy: standin.Cupy, error: Nmse) -> None:
+    def by(run: Any, x: Any) -> Any:
+        return run.soft_cap(x, 30.0) if name == "soft_cap" else run.activation(x, name)
+
+    reference = attention if name == "soft_cap" else ffn
+    for shape in [(5,), (2, 130), (2, 3, 9)]:
+        x = drawn(shape, 1, 4)
+        assert error(by(layers, cupy.asarray(x)).get(), by(reference, x)).max() < CLOSE
+    with np.errstate(all="ignore"):
+        np.testing.assert_allclose(by(layers, cupy.asarray(ODD)).get(), by(reference, ODD), rtol=1e-5, atol=1e-37)
+
+
+def test_unknown_names_and_other_types(cupy: standin.Cupy) -> None:
+    x = cupy.asarray(drawn((1, 4)))
+    for name in ("swish", "soft_cap"):
+        with pytest.raises(KeyError, match=name):
+            layers.glu(x, x, name)
+        with pytest.raises(KeyError, match=name):
+            layers.activation(x, name)
+    with pytest.raises(TypeError):
+        layers.glu(x, x, "situ", (1.0,))
+    assert layers.rms_norm(x.astype(np.float64), None, 1e-6).dtype == np.float32
+    assert layers.rms_norm(x[:0], None, 1e-6).shape == (0, 4)
+
+
+def counted(
+    monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, key: Callable[..., str], count: Counter[str]
+) -> None:
+    run = getattr(owner, name)
+
+    def seen(*args: Any, **more: Any) -> Any:
+        count[key(*args)] += 1
+        return run(*args, **more)
+
+    monkeypatch.setattr(owner, name, seen)
+
+
+def test_launches_of_a_token(golden: Path, cupy: standin.Cupy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What docs/gpu.md says of a layer: in a mixture of four layers, one copy to the host, that of the stream."""
+    for user in (products, experts):  # matrices of any size
+        monkeypatch.setattr(user, "has_kernel", has_kernel)
+    model = ref_engine.load(golden / "models" / "tiny-moe.gguf", backend="cupy", activations="f32")
+    cache = model.new_cache()
+    model.forward([1, 2, 3], cache)
+    model.forward([4], cache)
+    count: Counter[str] = Counter()
+    counted(monkeypatch, Kernel, "__call__", lambda kernel, *args: kernel.name.split("_1")[0], count)
+    counted(monkeypatch, standin.array, "by_ufunc", lambda name, *args: name, count)
+    counted(monkeypatch, standin.Array, "get", lambda *args: "copy to host", count)
+    counted(monkeypatch, standin.Array, "__setitem__", lambda *args: "store", count)
+    model.forward([5], cache)
+    each = {name: n / 4 for name, n in count.items() if n >= 4}
+    assert each == {
+        "matvec_f32": 8.25, "rms_norm": 4.25, "rope": 2, "store": 2, "attend_4": 1, "route": 1, "glu": 1,
+        "weighted_sum": 1, "equal": 1, "add": 3,
+    }  # fmt: skip
+    assert count["copy to host"] == 1

@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import standin
+from test_gpu_benchmark import benchmark
 
 import ref_engine
 from ref_engine.blocks.split import n_layers
+from ref_engine.gpu import experts, products
+from ref_engine.gpu.packed import PLAIN, has_kernel
 
 Build = Callable[..., Path]
 Nmse = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -66,6 +69,40 @@ def test_families(name: str, folder: str, zoo_model: Build, cupy: standin.Cupy, 
         model.forward(ids[:11], cache)
         for t in range(11, 13):
             assert error(model.last_logits([ids[t]], cache)[finite], want[t, finite]) < CLOSE
+    assert not twice(model)
+
+
+def twice(model: ref_engine.Model) -> list[str]:
+    """Weights that the device has both as in the file and apart for kernels."""
+    there = {n: w for n, w in model.weights.at(model.ops.place).items() if w.type not in PLAIN}
+    there |= {f"{n}[{e}]": one for n, w in there.items() for e, one in w.kept.get("experts", {}).items()}
+    return [name for name, weight in there.items() if {"bytes", "packed"} <= weight.kept.keys()]
+
+
+@pytest.mark.parametrize("name", ["Q8_0 experts", "Q4_K"])
+@pytest.mark.parametrize("mode", ["f32", "q8"])
+def test_packed_weights(
+    name: str, mode: str, golden: Path, cupy: standin.Cupy, error: Nmse, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """All products by kernels: a token at a time with the roundings of the definition, and several at once."""
+    for user in (products, experts):
+        monkeypatch.setattr(user, "has_kernel", has_kernel)
+    path = golden / "models" / "tiny-moe.gguf"
+    if name == "Q4_K":
+        size = {"layers": 1, "width": 256, "hidden": 256, "heads": 2, "vocabulary": 96}
+        path = benchmark().dense_file(tmp_path / "dense.gguf", size)
+    truth, model = (ref_engine.load(path, backend=backend, activations=mode) for backend in ("numpy", "cupy"))
+    caches = [truth.new_cache(), model.new_cache()]
+    for t in drawn(truth, 3):
+        want, got = (one.last_logits([t], cache) for one, cache in zip((truth, model), caches, strict=True))
+        assert error(got, want) < {"f32": CLOSE, "q8": 1e-4}[mode]
+    ids = drawn(truth, 12)
+    exact = ref_engine.load(path, backend="numpy", activations="f32").logits(ids)
+    assert error(model.logits(ids), exact).max() < {"f32": CLOSE, "q8": 1e-4}[mode]  # tiles of float16
+    assert not twice(model)
+    pool = cupy.get_default_memory_pool()
+    del caches
+    assert pool.used_bytes() < 1.02 * sum(w.nbytes for w in truth.weights.values()) + 100_000
 
 
 @pytest.mark.parametrize("options", [{"gpu_layers": 1}, {"gpu_layers": 2}, {"gpu_layers": 2, "experts_on": "cpu"}])

@@ -1,127 +1,201 @@
-// Attention of tokens one by one, to parts of their keys at a time, and the parts put together (Dao et al. 2023,
-// "Flash-Decoding"). Keys and values are of type TYPE.
+// Attention of new tokens to the keys of a cache, whose numbers are TYPE: float, or u16 for half precision.
 //
-// A block of threads has one token, up to HEADS query heads that share a head of keys, and one part of the keys. It
-// takes CHUNK keys at once: scores, their exponentials below the largest so far, and the sum of values weighed by them.
-#define HEADS 8
-#define CHUNK 64
+// The query heads that share a key head, of one token or several, are rows of one matrix: R of them are a block's, which
+// goes through its keys TILE at a time and keeps for each row the largest score so far, the sum of the weights, and the
+// weighted values (online softmax: Milakov & Gimelshein 2018; Dao et al. 2022). With gridDim.z > 1 each block has a
+// part of the keys, and `combine` puts the parts together.
 #define THREADS 128
-#define LANES 8  // threads that have one key together
+#define TILE 64
+#define LANES 8  // threads for each key
+#define NONE __uint_as_float(0xff800000u)  // minus infinity: the score of a key that is not seen
 
-struct F32 {
-    typedef float Number;
-    static __device__ __forceinline__ float number(float x) { return x; }
-};
+__device__ __forceinline__ float number(float x) { return x; }
+__device__ __forceinline__ float number(u16 x) { return half_to_float(x); }
+__device__ __forceinline__ float4 four(const float *p) { return load<float4>(p); }
+__device__ __forceinline__ float4 four(const u16 *p) {
+    uint2 v = load<uint2>(p);
+    float4 x;
+    x.x = half_to_float((u16)(v.x & 0xffffu)), x.y = half_to_float((u16)(v.x >> 16));
+    x.z = half_to_float((u16)(v.y & 0xffffu)), x.w = half_to_float((u16)(v.y >> 16));
+    return x;
+}
 
-struct F16 {
-    typedef u16 Number;
-    static __device__ __forceinline__ float number(u16 x) { return half_to_float(x); }
-};
+// Numbers d .. d + 3 of a key; zeros from `width` on.
+__device__ __forceinline__ float4 four_of(const TYPE *key, int d, int width, int wide) {
+    float4 x = {0, 0, 0, 0};
+    if (wide && d < width) return four(key + d);
+    if (d < width) x.x = number(key[d]);
+    if (d + 1 < width) x.y = number(key[d + 1]);
+    if (d + 2 < width) x.z = number(key[d + 2]);
+    if (d + 3 < width) x.w = number(key[d + 3]);
+    return x;
+}
 
-// Grid: (T, K * head_blocks, parts). positions of the tokens: first_position + t. window: 0 for none. cap: 0 for none.
-// Of part p, head h and token t: most, total (T, H, parts) and out (T, H, parts, Vd), the sum of values.
-// Shared memory: heads * (Hd + Vd + CHUNK + 3) floats, heads the smaller of HEADS and H / K.
-extern "C" __global__ void __launch_bounds__(THREADS) attend_parts(
-    const float *q, const TYPE::Number *keys, const TYPE::Number *values, float *most, float *total, float *out, int H,
-    int K, int Hd, int Vd, long long first_position, int window, float scale, float cap, int keys_of_part) {
-    extern __shared__ float buffer[];
-    int group = H / K, head_blocks = (group + HEADS - 1) / HEADS;
-    int k_head = blockIdx.y / head_blocks, from = blockIdx.y % head_blocks * HEADS;
-    int n = group - from < HEADS ? group - from : HEADS, t = blockIdx.x, parts = gridDim.z;
-    long long head = (long long)t * H + k_head * group + from;
-    float *query = buffer, *sum = query + n * Hd, *p = sum + n * Vd, *largest = p + n * CHUNK, *whole = largest + n;
-    float *shrink = whole + n;
-    for (int i = threadIdx.x; i < n * Hd; i += THREADS) query[i] = q[head * Hd + i];
-    for (int i = threadIdx.x; i < n * Vd; i += THREADS) sum[i] = 0;
-    if (threadIdx.x < n) largest[threadIdx.x] = __uint_as_float(0xff800000u), whole[threadIdx.x] = 0;
+__device__ __forceinline__ float shrink(float from, float to) { return from == NONE ? 0.0f : expf(from - to); }
+
+// q (tokens, heads, width), keys and values by their strides, y (tokens, heads, value_width). The token t is at position
+// first + t and sees those up to itself, of the last `window` ones if that is not 0. Blocks (.., .., z) have keys from
+// base + z * chunk on. wide: rows of keys are 4 numbers after 4, from addresses that these divide.
+// part_y, part_stats: (parts, tokens, heads, value_width) and (.., 2), if there are several.
+#define PARAMETERS                                                                                                    \
+    const float *q, const TYPE *k, const TYPE *v, const float *sinks, float *y, float *part_y, float *part_stats,     \
+        int tokens, int heads, int kv_heads, int width, int value_width, int n_keys, int first, int window, int base, \
+        int chunk, long long k_row, long long k_head, long long v_row, long long v_head, int wide, float scale,       \
+        float cap
+#define ARGUMENTS                                                                                                     \
+    q, k, v, sinks, y, part_y, part_stats, tokens, heads, kv_heads, width, value_width, n_keys, first, window, base,  \
+        chunk, k_row, k_head, v_row, v_head, wide, scale, cap
+
+// V: features of a value for each thread
+template <int R, int V> __device__ __forceinline__ void attend(PARAMETERS) {
+    DYNAMIC_SHARED(float, room);
+    int padded = (width + 31) & ~31, group = heads / kv_heads, n_rows = tokens * group;
+    float *queries = room, *p = room + R * (padded > THREADS ? padded : THREADS);
+    float *alpha = p + R * TILE, *largest = alpha + R, *total = largest + R;
+    int tid = threadIdx.x, lane = tid % WARP, row0 = blockIdx.x * R, kv = blockIdx.y;
+    int last = (row0 + R < n_rows ? row0 + R : n_rows) - 1;
+
+    for (int i = tid; i < R * padded; i += THREADS) {
+        int row = row0 + i / padded, d = i % padded;
+        bool there = row <= last && d < width;
+        queries[i] = there ? q[((long long)(row / group) * heads + kv * group + row % group) * width + d] : 0.0f;
+    }
+    if (tid < R) largest[tid] = NONE, total[tid] = 0;
+    k += kv * k_head, v += kv * v_head;
+
+    int begin = base + (int)blockIdx.z * chunk, end = min(min(begin + chunk, n_keys), first + last / group + 1);
+    if (window) begin = max(begin, first + row0 / group - window + 1);
+    int span = value_width > 64 ? THREADS : value_width > 32 ? 64 : 32, feature = tid % span;
+    float acc[V][R] = {};
+    for (int tile = begin; tile < end; tile += TILE) {
+        __syncthreads();
+        for (int n = tid / LANES; n < TILE; n += THREADS / LANES) {
+            float sum[R] = {};
+            if (tile + n < end) {
+                const TYPE *key = k + (tile + n) * k_row;
+                for (int d = tid % LANES * 4; d < padded; d += LANES * 4) {
+                    float4 a = four_of(key, d, width, wide);
+#pragma unroll
+                    for (int r = 0; r < R; r++) {
+                        float4 b = load<float4>(queries + r * padded + d);
+                        sum[r] += a.x * b.x + a.y * b.y + a.z * b.z + a.w * b.w;
+                    }
+                }
+            }
+#pragma unroll
+            for (int r = 0; r < R; r++) {
+#pragma unroll
+                for (int by = LANES / 2; by; by /= 2) sum[r] += __shfl_xor_sync(WHOLE, sum[r], by);
+                if (tid % LANES == 0) p[r * TILE + n] = sum[r];
+            }
+        }
+        __syncthreads();
+        for (int r = tid / WARP; r < R; r += THREADS / WARP) {
+            int position = first + (row0 + r) / group;
+            float x[TILE / WARP], most = NONE;
+#pragma unroll
+            for (int j = 0; j < TILE / WARP; j++) {
+                int n = lane + j * WARP, s = tile + n;
+                bool seen = row0 + r <= last && s < end && s <= position && (!window || s > position - window);
+                float score = p[r * TILE + n];
+                if (cap != 0) score = tanhf(score * (1.0f / cap)) * cap;
+                x[j] = seen ? score * scale : NONE;
+                most = fmaxf(most, x[j]);
+            }
+            float before = largest[r], now = fmaxf(before, warp_max(most)), sum = 0;
+#pragma unroll
+            for (int j = 0; j < TILE / WARP; j++) {
+                float weight = shrink(x[j], now);
+                p[r * TILE + lane + j * WARP] = weight;
+                sum += weight;
+            }
+            sum = warp_sum(sum);
+            if (lane == 0) {
+                float less = shrink(before, now);
+                alpha[r] = less, largest[r] = now, total[r] = total[r] * less + sum;
+            }
+        }
+        __syncthreads();
+#pragma unroll
+        for (int r = 0; r < R; r++)
+#pragma unroll
+            for (int i = 0; i < V; i++) acc[i][r] *= alpha[r];
+        for (int n = tid / span * 4; n < TILE && tile + n < end; n += THREADS / span * 4) {
+            float value[V][4];
+#pragma unroll
+            for (int i = 0; i < V; i++)
+#pragma unroll
+                for (int j = 0; j < 4; j++) {
+                    int d = feature + i * THREADS;
+                    bool there = tile + n + j < end && d < value_width;
+                    value[i][j] = there ? number(v[(tile + n + j) * v_row + d]) : 0.0f;
+                }
+#pragma unroll
+            for (int r = 0; r < R; r++) {
+                float4 w = load<float4>(p + r * TILE + n);
+#pragma unroll
+                for (int i = 0; i < V; i++)
+                    acc[i][r] += w.x * value[i][0] + w.y * value[i][1] + w.z * value[i][2] + w.w * value[i][3];
+            }
+        }
+    }
     __syncthreads();
-    long long position = first_position + t, begin = (long long)blockIdx.z * keys_of_part, end = begin + keys_of_part;
-    if (end > position + 1) end = position + 1;
-    if (window && begin < position + 1 - window) begin = position + 1 - window;
-    int lane = threadIdx.x % LANES;
-    for (long long s0 = begin; s0 < end; s0 += CHUNK) {
-        int n_keys = end - s0 < CHUNK ? (int)(end - s0) : CHUNK;
-        for (int i = threadIdx.x / LANES; i < CHUNK; i += THREADS / LANES) {  // all threads, as they exchange sums
-            const TYPE::Number *key = keys + ((s0 + (i < n_keys ? i : 0)) * K + k_head) * Hd;
-            float dot[HEADS] = {};
-            for (int d = lane; d < Hd; d += LANES) {
-                float x = TYPE::number(key[d]);
+    if (span < THREADS) {  // several threads have a feature, each for some of the keys; V is 1
 #pragma unroll
-                for (int h = 0; h < HEADS; h++)
-                    if (h < n) dot[h] += query[h * Hd + d] * x;
-            }
-#pragma unroll
-            for (int h = 0; h < HEADS; h++) {
-                if (h >= n) break;
-#pragma unroll
-                for (int by = LANES / 2; by; by /= 2) dot[h] += __shfl_xor_sync(WHOLE, dot[h], by);
-                float score = cap != 0 ? tanhf(dot[h] * (1.0f / cap)) * cap : dot[h];
-                if (lane == 0 && i < n_keys) p[h * CHUNK + i] = score * scale;
-            }
-        }
+        for (int r = 0; r < R; r++) queries[r * THREADS + tid] = acc[0][r];
         __syncthreads();
-        for (int h = threadIdx.x / WARP; h < n; h += THREADS / WARP) {
-            float top = largest[h], e = 0;
-            for (int i = threadIdx.x % WARP; i < n_keys; i += WARP) {
-                float x = p[h * CHUNK + i];
-                top = x > top || x != x ? x : top;  // than a NaN nothing is larger
-            }
+        if (tid >= span) return;
 #pragma unroll
-            for (int by = WARP / 2; by; by /= 2) {
-                float other = __shfl_xor_sync(WHOLE, top, by);
-                top = other > top || other != other ? other : top;
-            }
-            for (int i = threadIdx.x % WARP; i < n_keys; i += WARP) {
-                float x = expf(p[h * CHUNK + i] - top);
-                p[h * CHUNK + i] = x, e += x;
-            }
-            e = warp_sum(e);
-            if (threadIdx.x % WARP == 0) {
-                float smaller = largest[h] == top ? 1 : expf(largest[h] - top);
-                largest[h] = top, whole[h] = whole[h] * smaller + e, shrink[h] = smaller;
-            }
-        }
-        __syncthreads();
-        for (int d = threadIdx.x; d < Vd; d += THREADS) {
-            float acc[HEADS];
-#pragma unroll
-            for (int h = 0; h < HEADS; h++) acc[h] = h < n ? sum[h * Vd + d] * shrink[h] : 0;
-            const TYPE::Number *value = values + (s0 * K + k_head) * Vd + d;
-            for (int i = 0; i < n_keys; i++, value += (long long)K * Vd) {
-                float x = TYPE::number(*value);
-#pragma unroll
-                for (int h = 0; h < HEADS; h++)
-                    if (h < n) acc[h] += p[h * CHUNK + i] * x;
-            }
-#pragma unroll
-            for (int h = 0; h < HEADS; h++)
-                if (h < n) sum[h * Vd + d] = acc[h];
-        }
-        __syncthreads();
+        for (int r = 0; r < R; r++)
+            for (int other = tid + span; other < THREADS; other += span) acc[0][r] += queries[r * THREADS + other];
     }
-    for (int i = threadIdx.x; i < n * Vd; i += THREADS)
-        out[((head + i / Vd) * parts + blockIdx.z) * Vd + i % Vd] = sum[i];
-    if (threadIdx.x < n) {
-        long long at = (head + threadIdx.x) * parts + blockIdx.z;
-        most[at] = largest[threadIdx.x], total[at] = whole[threadIdx.x];
+#pragma unroll
+    for (int r = 0; r < R; r++) {
+        if (row0 + r > last) break;
+        int head = kv * group + (row0 + r) % group;
+        long long row = (long long)((row0 + r) / group) * heads + head;
+        float factor = 1;
+        if (gridDim.z == 1) {
+            float sink = sinks ? sinks[head] : NONE, most = fmaxf(largest[r], sink), less = shrink(largest[r], most);
+            factor = less / (total[r] * less + shrink(sink, most));
+        }
+        long long part = (long long)blockIdx.z * tokens * heads + row;
+        float *out = gridDim.z == 1 ? y + row * value_width : part_y + part * value_width;
+#pragma unroll
+        for (int i = 0; i < V; i++)
+            if (feature + i * THREADS < value_width) out[feature + i * THREADS] = acc[i][r] * factor;
+        if (gridDim.z > 1 && tid == 0) part_stats[part * 2] = largest[r], part_stats[part * 2 + 1] = total[r];
     }
 }
 
-// Grid: (T, H). sinks: (H,) or null.
-extern "C" __global__ void __launch_bounds__(THREADS) attend_whole(
-    const float *most, const float *total, const float *parts_out, const float *sinks, float *y, int H, int parts,
-    int Vd) {
-    long long head = (long long)blockIdx.x * H + blockIdx.y;
-    most += head * parts, total += head * parts, parts_out += head * parts * Vd;
-    float top = sinks ? sinks[blockIdx.y] : __uint_as_float(0xff800000u);
-    for (int p = 0; p < parts; p++) top = most[p] > top || most[p] != most[p] ? most[p] : top;
-    float whole = sinks ? expf(sinks[blockIdx.y] - top) : 0;
-    for (int p = 0; p < parts; p++)
-        if (total[p] != 0) whole += total[p] * expf(most[p] - top);  // a NaN is not zero
-    for (int d = threadIdx.x; d < Vd; d += THREADS) {
+// A block for each head of each token: y (rows, value_width) of the parts of attend.
+extern "C" __global__ __launch_bounds__(THREADS) void combine(
+    const float *part_y, const float *part_stats, const float *sinks, float *y, int parts, int rows, int heads,
+    int value_width) {
+    int row = blockIdx.x;
+    float sink = sinks ? sinks[row % heads] : NONE, most = sink, total = 0;
+    for (int i = 0; i < parts; i++) most = fmaxf(most, part_stats[((long long)i * rows + row) * 2]);
+    for (int i = 0; i < parts; i++) {
+        const float *stats = part_stats + ((long long)i * rows + row) * 2;
+        total += shrink(stats[0], most) * stats[1];
+    }
+    total += shrink(sink, most);
+    for (int d = threadIdx.x; d < value_width; d += THREADS) {
         float sum = 0;
-        for (int p = 0; p < parts; p++)
-            if (total[p] != 0) sum += parts_out[(long long)p * Vd + d] * expf(most[p] - top);
-        y[head * Vd + d] = sum / whole;
+        for (int i = 0; i < parts; i++) {
+            long long part = (long long)i * rows + row;
+            sum += shrink(part_stats[part * 2], most) * part_y[part * value_width + d];
+        }
+        y[(long long)row * value_width + d] = sum / total;
     }
 }
+
+extern "C" __global__ __launch_bounds__(THREADS) void attend_1_1(PARAMETERS) { attend<1, 1>(ARGUMENTS); }
+extern "C" __global__ __launch_bounds__(THREADS) void attend_2_1(PARAMETERS) { attend<2, 1>(ARGUMENTS); }
+extern "C" __global__ __launch_bounds__(THREADS) void attend_4_1(PARAMETERS) { attend<4, 1>(ARGUMENTS); }
+extern "C" __global__ __launch_bounds__(THREADS) void attend_8_1(PARAMETERS) { attend<8, 1>(ARGUMENTS); }
+extern "C" __global__ __launch_bounds__(THREADS) void attend_16_1(PARAMETERS) { attend<16, 1>(ARGUMENTS); }
+extern "C" __global__ __launch_bounds__(THREADS) void attend_4_2(PARAMETERS) { attend<4, 2>(ARGUMENTS); }
+extern "C" __global__ __launch_bounds__(THREADS) void attend_16_2(PARAMETERS) { attend<16, 2>(ARGUMENTS); }
+extern "C" __global__ __launch_bounds__(THREADS) void attend_4_4(PARAMETERS) { attend<4, 4>(ARGUMENTS); }
+extern "C" __global__ __launch_bounds__(THREADS) void attend_16_4(PARAMETERS) { attend<16, 4>(ARGUMENTS); }

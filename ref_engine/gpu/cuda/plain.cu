@@ -1,5 +1,5 @@
-// Products of a few rows of activations with a weight of plain type TYPE: numbers, no blocks. Rows and groups as
-// in products.cu. ROUND: activations are rounded to the type first, as q8 mode has it.
+// Products of a few rows of activations with a weight of plain type TYPE: numbers, no blocks. Rows and slots as in
+// products.cu. ROUND: activations are rounded to the type first, as q8 mode has it.
 struct F32 {
     static constexpr int AT_ONCE = 4;
     static __device__ __forceinline__ float rounded(float x) { return x; }
@@ -39,27 +39,25 @@ struct BF16 {
 #define ROWS 4  // warps of a block
 
 template <int T, bool ROUND> __device__ __forceinline__ void
-matvec(const u8 *w, const float *xf, const float *bias, const int *groups, const int *slots, float *y, int rows,
-       int columns, int tokens, int share) {
+matvec(const u8 *w, const float *xf, const float *bias, const int *ids, float *y, int rows, int columns, int tokens,
+       int share) {
     constexpr int N = TYPE::AT_ONCE;
     int row = blockIdx.x * ROWS + threadIdx.x / WARP, lane = threadIdx.x % WARP;
-    Group g = group_of(groups, slots, tokens);
-    if (row >= rows || g.n == 0) return;
-    long long at = ((long long)g.matrix * rows + row) * columns;
-    const float *x[T];
-#pragma unroll
-    for (int t = 0; t < T; t++) x[t] = xf + row_of_x(g, t < g.n ? t : 0, share) * columns;
+    if (row >= rows) return;
+    long long r = (long long)(ids ? ids[blockIdx.y] : 0) * rows + row, at = r * columns;
+    const float *x = xf + (long long)(ids ? (int)blockIdx.y / share : 0) * columns;
     float acc[T] = {};
     int wide = columns % N ? 0 : columns;  // rows begin at whole 16 bytes, or the numbers are taken one by one
+#pragma unroll(T > 2 ? 1 : 4)  // several loads in flight
     for (int k = lane * N; k < wide; k += WARP * N) {
         float v[N];
         TYPE::some(v, w, at + k);
 #pragma unroll
         for (int t = 0; t < T; t++) {
-            if (t >= g.n) break;
+            if (t >= tokens) break;
 #pragma unroll
             for (int i = 0; i < N; i += 4) {
-                float4 z = load<float4>(x[t] + k + i);
+                float4 z = load<float4>(x + (long long)t * columns + k + i);
                 if (ROUND) z.x = TYPE::rounded(z.x), z.y = TYPE::rounded(z.y);
                 if (ROUND) z.z = TYPE::rounded(z.z), z.w = TYPE::rounded(z.w);
                 acc[t] += v[i] * z.x + v[i + 1] * z.y;
@@ -71,24 +69,28 @@ matvec(const u8 *w, const float *xf, const float *bias, const int *groups, const
         float v = TYPE::one(w, at + k);
 #pragma unroll
         for (int t = 0; t < T; t++) {
-            if (t >= g.n) break;
-            float z = x[t][k];
+            if (t >= tokens) break;
+            float z = x[(long long)t * columns + k];
             acc[t] += v * (ROUND ? TYPE::rounded(z) : z);
         }
     }
-    write_sums<T>(acc, bias, y, g, row, rows);
+#pragma unroll
+    for (int t = 0; t < T; t++) {
+        float sum = warp_sum(acc[t]);
+        if (lane == 0 && t < tokens) y[((long long)blockIdx.y + t) * rows + row] = sum + (bias ? bias[r] : 0.0f);
+    }
 }
 
 #define MATVEC(T)                                                                                                    \
     extern "C" __global__ void __launch_bounds__(128) matvec_f32_##T(                                                \
-        const u8 *w, const float *x, const float *bias, const int *groups, const int *slots, float *y, int rows,     \
-        int columns, int tokens, int share) {                                                                        \
-        matvec<T, false>(w, x, bias, groups, slots, y, rows, columns, tokens, share);                                          \
+        const u8 *w, const float *x, const float *bias, const int *ids, float *y, int rows, int columns, int tokens, \
+        int share) {                                                                                                 \
+        matvec<T, false>(w, x, bias, ids, y, rows, columns, tokens, share);                                          \
     }                                                                                                                \
     extern "C" __global__ void __launch_bounds__(128) matvec_q8_##T(                                                 \
-        const u8 *w, const float *x, const float *bias, const int *groups, const int *slots, float *y, int rows,     \
-        int columns, int tokens, int share) {                                                                        \
-        matvec<T, true>(w, x, bias, groups, slots, y, rows, columns, tokens, share);                                           \
+        const u8 *w, const float *x, const float *bias, const int *ids, float *y, int rows, int columns, int tokens, \
+        int share) {                                                                                                 \
+        matvec<T, true>(w, x, bias, ids, y, rows, columns, tokens, share);                                           \
     }
 MATVEC(1)
 MATVEC(2)

@@ -120,7 +120,7 @@ struct MXFP4 {  // a: nibbles, b: exponent
         low_and_high(u, s.a + n * 16);
 #pragma unroll
         for (int i = 0; i < 8; i++) u.q[i] = of_e2m1(u.q[i]);
-        unsigned e = s.b[n];  // 2^(e - 128); the two smallest are denormal
+        unsigned e = s.b[n];  // 2^(e - 128); the two smallest are denormal, zero under CuPy's -ftz=true
         whole_block(u, unit, __uint_as_float(e < 2 ? 0x00200000u << e : (e - 1) << 23), 0);
     }
 };

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 import hashlib
 import os
 import platform
@@ -21,10 +20,10 @@ from emulator.memory import Guarded
 
 _SHIM = Path(__file__).with_name("shim.h").read_text()
 _FLAGS = [
-    *("-std=c++17", "-O1", "-shared", "-fPIC", "-w", "-ffp-contract=off", "-fno-strict-aliasing", "-fwrapv"),
+    *("-std=c++17", "-O0", "-shared", "-fPIC", "-w", "-ffp-contract=off", "-fno-strict-aliasing", "-fwrapv"),
     *("-fsanitize=alignment,bounds", "-fsanitize-undefined-trap-on-error"),
 ]
-_BOUNDS = r"(?:__launch_bounds__\([^)]*\)\s*)?"
+_BOUNDS = r"(?:__launch_bounds__\([^)]*\)\s+)?"
 _KERNEL = re.compile(rf"__global__\s+{_BOUNDS}void\s+{_BOUNDS}(\w+)\s*\(")
 _DYNAMIC = re.compile(r"extern\s+__shared__\s+([\w ]+?)\s+(\w+)\[\]\s*;")
 
@@ -40,29 +39,32 @@ def why_not() -> str:
     return "" if shutil.which("g++") else "the emulator of CUDA needs g++"
 
 
-def _run(command: Sequence[str], text: str) -> str:
-    done = subprocess.run(command, input=text, capture_output=True, text=True)
+def _expanded(code: str, options: Sequence[str]) -> str:
+    """The source with its own macros expanded, so that kernels made by one are seen; those of CUDA are left."""
+    defines = [option for option in options if option.startswith("-D")]
+    done = subprocess.run(
+        ["g++", "-E", "-x", "c++", "-DEMULATED=1", *defines, "-"], input=code, capture_output=True, text=True
+    )
     if done.returncode:
         raise EmulatorError(done.stderr[:4000])
     return done.stdout
 
 
-@functools.cache
-def _expanded(code: str, defines: tuple[str, ...]) -> str:
-    """The source without macros, some of which make kernels."""
-    return _run(["g++", "-E", "-x", "c++", "-", "-DEMULATED=1", *defines], code)
-
-
-def _library(text: str) -> Path:
+def _library(text: str, options: Sequence[str]) -> Path:
     """The compiled source, made once for each text, in a folder of the user's for temporary files."""
-    key = hashlib.sha256("\0".join([text, *_FLAGS]).encode()).hexdigest()[:32]
+    defines = [option for option in options if option.startswith("-D")]
+    key = hashlib.sha256("\0".join([text, *defines, *_FLAGS]).encode()).hexdigest()[:32]
     folder = Path(tempfile.gettempdir()) / f"cuda-emulator-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     made = folder / f"{key}.so"
     if not made.exists():
         with tempfile.TemporaryDirectory(dir=folder) as work:
-            library = Path(work) / "library.so"
-            _run(["g++", *_FLAGS, "-x", "c++", "-", "-o", str(library)], text)
+            source, library = Path(work) / "source.cc", Path(work) / "library.so"
+            source.write_text(text)
+            command = ["g++", *_FLAGS, *defines, "-o", str(library), str(source)]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                raise EmulatorError(done.stderr[:4000])
             library.replace(made)
     return made
 
@@ -80,12 +82,11 @@ class RawModule:
         jitify: bool = False,
         backwards: bool = False,
     ) -> None:
-        defines = tuple(option for option in options if option.startswith("-D"))
-        expanded = _expanded(code, defines)
-        self._names = _KERNEL.findall(expanded)
-        body = _DYNAMIC.sub(r"\1 *\2 = (\1 *)emu::dynamic;", expanded)
+        code = _expanded(code, options)
+        self._names = _KERNEL.findall(code)
+        body = _DYNAMIC.sub(r"\1 *\2 = (\1 *)emu::dynamic;", code)
         launchers = "".join(f"EMULATE({name})\n" for name in self._names)
-        self._library = ctypes.CDLL(str(_library(f"{_SHIM}\n{body}\n{launchers}")))
+        self._library = ctypes.CDLL(str(_library(f"{_SHIM}\nnamespace {{\n{body}\n}}\n{launchers}", options)))
         self.backwards = backwards
 
     def get_function(self, name: str) -> Kernel:

@@ -13,21 +13,29 @@
 #include <cstring>
 #include <tuple>
 #include <utility>
+#include <xmmintrin.h>
 
+#pragma GCC push_options
+#pragma GCC optimize("O2")  // sources are compiled without: that takes half the time
+
+#ifndef EMULATED
+#define EMULATED 1
+#endif
 #define __global__
-#define __device__
+#define __device__  // sources are put in a namespace without a name: nothing leaves the library but its launchers
 #define __constant__ static
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 #define __shared__ static __attribute__((section("emu_shared")))
+#define DYNAMIC_SHARED(type, name) type *name = (type *)emu::dynamic
 
 struct uint3 { unsigned x, y, z; };
 struct dim3 { unsigned x, y, z; };
 struct alignas(16) uint4 { unsigned x, y, z, w; };
 struct alignas(16) int4 { int x, y, z, w; };
 struct alignas(16) float4 { float x, y, z, w; };
-struct alignas(8) int2 { int x, y; };
 struct alignas(8) uint2 { unsigned x, y; };
+struct alignas(8) int2 { int x, y; };
 struct alignas(8) float2 { float x, y; };
 
 extern "C" char __start_emu_shared[] __attribute__((weak, visibility("hidden")));
@@ -37,7 +45,7 @@ namespace emu {
 enum State { RUNS, AT_BARRIER, IN_WARP, ENDED };
 struct Fiber { void *stack_pointer; State state; unsigned mask; unsigned exchanges; const void *where; };
 
-constexpr size_t STACK = 64 << 10;
+constexpr size_t STACK = (64 << 10) + 64 * 17;  // not a power of two: the tops would share a few lines of the cache
 constexpr int MOST = 1024;
 static Fiber fibers[MOST];
 static char *stacks;
@@ -93,75 +101,86 @@ static void wait(State why) {
 }
 
 static void entry() {
+    threadIdx = {current % blockDim.x, current / blockDim.x % blockDim.y, current / blockDim.x / blockDim.y};
     body(body_args);
     fibers[current].state = ENDED;
     emu_switch(&fibers[current].stack_pointer, scheduler);
     abort();
 }
 
-static uint3 places[MOST];
-
-// Lets those lanes of a warp go on that wait for lanes that wait for them. False if there are none.
-static bool release_warp(int first, int end) {
+// Lets those go on whose wait is over. False if nobody can.
+static bool release(int n) {
+    int waiting = 0, ended = 0;
     bool any = false;
-    for (int i = first; i < end; i++) {
-        if (fibers[i].state != IN_WARP) continue;
-        const unsigned mask = fibers[i].mask;
-        bool all = true;
-        for (int lane = 0; lane < 32 && all; lane++)
-            all = !(mask >> lane & 1) ||
-                  (first + lane < end && fibers[first + lane].state == IN_WARP && fibers[first + lane].mask == mask);
-        for (int lane = 0; lane < 32 && all; lane++)
-            if (mask >> lane & 1) fibers[first + lane].state = RUNS;
-        any = any || all;
-        if (mask == ~0u) break;  // the others wait for the same, or not at all
-    }
-    return any;
-}
-
-// A warp until all its lanes have ended or wait for what is not of the warp.
-static void run_warp(int first, int end, bool backwards) {
-    do
-        for (int k = first; k < end; k++) {
-            current = backwards ? first + end - 1 - k : k;
-            if (fibers[current].state != RUNS) continue;
-            threadIdx = places[current];
-            emu_switch(&scheduler, fibers[current].stack_pointer);
-        }
-    while (release_warp(first, end));
-}
-
-static bool run_block(int n, bool backwards) {
     for (int i = 0; i < n; i++) {
-        void **top = (void **)(stacks + (i + 1) * STACK);
-        top -= 3;  // where a call would leave the stack: 8 bytes off a multiple of 16
-        *--top = (void *)entry;
-        top -= 6;
-        fibers[i] = {top, RUNS, 0, 0, nullptr};
+        waiting += fibers[i].state == AT_BARRIER;
+        ended += fibers[i].state == ENDED;
     }
-    for (;;) {
-        const int warps = (n + 31) / 32;
-        for (int k = 0; k < warps; k++) {
-            int first = (backwards ? warps - 1 - k : k) * 32;
-            run_warp(first, first + 32 < n ? first + 32 : n, backwards);
-        }
-        int waiting = 0, ended = 0;
-        for (int i = 0; i < n; i++) {
-            waiting += fibers[i].state == AT_BARRIER;
-            ended += fibers[i].state == ENDED;
-        }
-        if (ended == n) return true;
-        if (waiting != n) {
-            snprintf(message, sizeof message, "%d threads wait at a barrier, %d in a warp, %d of %d have ended", waiting,
-                     n - waiting - ended, ended, n);
-            return false;
-        }
+    if (waiting == n) {
         for (int i = 0; i < n; i++) {
             if (fibers[i].where != fibers[0].where) {
                 snprintf(message, sizeof message, "threads 0 and %d wait at different barriers", i);
                 return false;
             }
             fibers[i].state = RUNS;
+        }
+        return true;
+    }
+    for (int first = 0; first < n; first += 32) {
+        int lanes = n - first < 32 ? n - first : 32, whole = 0;
+        for (int i = first; i < first + lanes; i++) whole += fibers[i].state == IN_WARP && fibers[i].mask == ~0u;
+        if (whole == 32) {
+            for (int i = first; i < first + 32; i++) fibers[i].state = RUNS;
+            any = true;
+            continue;
+        }
+        for (int i = first; i < first + lanes; i++) {
+            if (fibers[i].state != IN_WARP) continue;
+            bool all = true;
+            for (int lane = 0; lane < 32; lane++) {
+                int other = first + lane;
+                if (!(fibers[i].mask >> lane & 1)) continue;
+                all = all && other < n && fibers[other].state == IN_WARP && fibers[other].mask == fibers[i].mask;
+            }
+            if (!all) continue;
+            for (int lane = 0; lane < 32; lane++)
+                if (fibers[i].mask >> lane & 1) fibers[first + lane].state = RUNS;
+            any = true;
+        }
+    }
+    if (!any)
+        snprintf(message, sizeof message, "%d threads wait at a barrier, %d in a warp, %d of %d have ended", waiting,
+                 n - waiting - ended, ended, n);
+    return any;
+}
+
+static bool run_block(int n, bool backwards) {
+    for (int i = 0; i < n; i++) {
+        void **top = (void **)(stacks + (i + 1) * STACK);
+        *--top = nullptr;  // where a call would have put its return: functions count on the alignment that it makes
+        *--top = (void *)entry;
+        top -= 6;
+        fibers[i] = {top, RUNS, 0, 0, nullptr};
+    }
+    for (;;) {
+        bool ran = false, left = false;
+        for (int k = 0; k < n; k++) {
+            current = backwards ? n - 1 - k : k;
+            if (fibers[current].state == RUNS) {
+                emu_switch(&scheduler, fibers[current].stack_pointer);
+                ran = true;
+            }
+            left = left || fibers[current].state != ENDED;
+        }
+        if (!left) return true;
+        if (!release(n) && ran) {
+            bool runs = false;
+            for (int i = 0; i < n; i++) runs = runs || fibers[i].state == RUNS;
+            if (!runs) return false;
+        } else if (!ran) {
+            bool runs = false;
+            for (int i = 0; i < n; i++) runs = runs || fibers[i].state == RUNS;
+            if (!runs) return false;
         }
     }
 }
@@ -185,8 +204,6 @@ static const char *launch(void (*f)(P...), const unsigned *grid, const unsigned 
     blockDim = {block[0], block[1], block[2]};
     int n = block[0] * block[1] * block[2];
     if (n < 1 || n > MOST || !grid[0] || !grid[1] || !grid[2]) return "a grid or block that no device takes";
-    for (unsigned i = 0; (int)i < n; i++)
-        places[i] = {i % blockDim.x, i / blockDim.x % blockDim.y, i / blockDim.x / blockDim.y};
     if (!stacks) stacks = (char *)aligned_alloc(4096, MOST * STACK);
     using Call = std::pair<void (*)(P...), void **>;
     static Call call;
@@ -203,6 +220,8 @@ static const char *launch(void (*f)(P...), const unsigned *grid, const unsigned 
     for (int i = 0; i < 4; i++) sigaction(signals[i], &action, &old[i]);
     const char *error = nullptr;
     dynamic = (char *)aligned_alloc(256, (shared + 511) / 256 * 256);
+    const unsigned rounding = _mm_getcsr();
+    _mm_setcsr(rounding | 0x8040);  // denormals are zero: CuPy compiles with -ftz=true
     if (int signal = sigsetjmp(fault, 1)) {
         snprintf(message, sizeof message, "%s in block (%u, %u, %u), thread %d",
                  signal == SIGILL ? "a misaligned or otherwise undefined access" : "access outside an array", blockIdx.x,
@@ -220,6 +239,7 @@ static const char *launch(void (*f)(P...), const unsigned *grid, const unsigned 
                         if ((unsigned char)dynamic[i] != 0xff) error = "a write behind the dynamic shared memory";
                 }
     }
+    _mm_setcsr(rounding);
     free(dynamic);
     for (int i = 0; i < 4; i++) sigaction(signals[i], &old[i], nullptr);
     sigaltstack(&before, nullptr);
@@ -276,6 +296,7 @@ inline unsigned __ballot_sync(unsigned mask, int condition) {
             bits |= unsigned(emu::slots[own][(emu::fibers[emu::current].exchanges - 1) & 1][lane] & 1) << lane;
     return bits;
 }
+
 inline int __any_sync(unsigned mask, int condition) { return __ballot_sync(mask, condition) != 0; }
 
 template <class T> T __ldg(const T *p) { return *p; }
@@ -307,9 +328,11 @@ inline float __int_as_float(int i) { float f; memcpy(&f, &i, 4); return f; }
 inline int __float_as_int(float f) { int i; memcpy(&i, &f, 4); return i; }
 inline unsigned __float_as_uint(float f) { unsigned i; memcpy(&i, &f, 4); return i; }
 inline float __uint_as_float(unsigned i) { float f; memcpy(&f, &i, 4); return f; }
-inline float half_to_float(unsigned short h) { _Float16 x; memcpy(&x, &h, 2); return x; }
-inline unsigned short float_to_half(float f) { _Float16 x = f; unsigned short h; memcpy(&h, &x, 2); return h; }
+inline float half_to_float(unsigned short h) { _Float16 x; memcpy(&x, &h, 2); return (float)x; }
+inline unsigned short float_to_half(float f) { _Float16 x = (_Float16)f; unsigned short h; memcpy(&h, &x, 2); return h; }
+template <class V> V load(const void *p) { return *(const V *)p; }
 inline float __expf(float x) { return std::exp(x); }
 template <class T> T atomicAdd(T *p, T v) { T old = *p; *p = old + v; return old; }
 inline int min(int a, int b) { return a < b ? a : b; }
 inline int max(int a, int b) { return a > b ? a : b; }
+#pragma GCC pop_options
