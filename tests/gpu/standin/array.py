@@ -74,6 +74,11 @@ def by_ufunc(name: str, *args: Any, **given: Any) -> Any:
     return noted(run)
 
 
+def other(result: Any, *given: Any) -> Any:
+    """A result, and a view of it where NumPy gave back what it was given, so that it is not taken for something new."""
+    return result.view() if any(result is x for x in given) and isinstance(result, np.ndarray) else result
+
+
 def noted(run: Callable[[], Any]) -> Any:
     """What the device is asked to do; a stream that records has it for doing it again."""
     result = run()
@@ -271,7 +276,7 @@ class Array:
                     result = getattr(self._host, name)(*map(host, args), **given)
                 if out is not None:
                     out[...] = result
-                return lifted(result if out is None else out)
+                return lifted(other(result, self._host) if out is None else out)
 
             return noted(run)
 

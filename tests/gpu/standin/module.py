@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from standin.array import API, Array, by_ufunc, host, lifted, noted, now, signature
+from standin.array import API, Array, by_ufunc, host, lifted, noted, now, other, signature
 
 # Functions that take NumPy arrays too, by which of their parameters
 _FROM_HOST = {"asarray": ("a",), "array": ("obj",), "split": ("indices_or_sections",), "repeat": ("repeats",)}
@@ -200,7 +200,7 @@ class Cupy(ModuleType):
                     made = plain(*plain_args, **plain_given)
                 if name in ("asarray", "array") and not isinstance(args[0], Array):
                     made = np.array(made)  # it was copied to the device
-                return lifted(made)
+                return lifted(other(made, *plain_args))
 
             return noted(run)
 
@@ -212,7 +212,7 @@ class Cupy(ModuleType):
         return a.get() if isinstance(a, Array) else np.asarray(a)
 
     def ascontiguousarray(self, a: Any, dtype: Any = None) -> Array:
-        return Array(np.ascontiguousarray(host(a), dtype))
+        return noted(lambda: Array(other(np.ascontiguousarray(host(a), dtype), host(a))))
 
     def get_default_memory_pool(self) -> Pool:
         return self.pool
@@ -221,6 +221,7 @@ class Cupy(ModuleType):
         return SimpleNamespace(free_all_blocks=lambda: None, malloc=lambda size: None)
 
     def unique(self, ar: Any) -> Array:
+        now("unique")
         return Array(np.unique(host(ar)))
 
     def _cuda(self) -> Any:
