@@ -63,6 +63,10 @@ class Cache:
         if self.n_past + n > self.n_ctx:
             raise ContextFull(f"{self.n_past} tokens and {n} more do not fit a context of {self.n_ctx}")
 
+    def has_room(self, n: int) -> bool:
+        """Whether the rows of n more tokens fit where the others are."""
+        return all(self.n_done + n <= rows.shape[0] for rows in self._rows.values())
+
     def append(self, layer: int, name: str, new: F32) -> NDArray[Any]:
         """Put the rows of T new tokens (T, ...) after the old ones.
 
@@ -84,6 +88,10 @@ class Cache:
             grown[: self.n_done] = rows[: self.n_done]
             self._rows[slot] = rows = grown
         return rows[:end]
+
+    def all_rows(self) -> Mapping[Slot, NDArray[Any]]:
+        """The rows that there is room for now, written or not; others when more room is taken."""
+        return self._rows
 
     def state(self, layer: int, name: str) -> F32:
         """A recurrent state after the n_done tokens; not to be written into."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,23 +20,26 @@ from ref_engine.backends import default_backend, get_ops
 from ref_engine.blocks.ends import enter, leave, output
 from ref_engine.blocks.expert_load import ExpertLoad
 from ref_engine.blocks.layer import block
-from ref_engine.blocks.site import Pass, RopeTables, Share, Site
+from ref_engine.blocks.site import Pass, RopeTables, Share, Site, stream_after
 from ref_engine.blocks.split import Split, carried_over, n_layers, ops_of_layers
 from ref_engine.cache import Cache, CacheType
-from ref_engine.errors import ModelError, RefEngineError
+from ref_engine.errors import DeviceMemoryError, ModelError, RefEngineError
 from ref_engine.files.gguf import GGUFFile, open_gguf
 from ref_engine.generate import Event, generate
+from ref_engine.gpu.position import NotRecorded
 from ref_engine.ops import Ops
 from ref_engine.place import HOST, Placement, Where, check_split, moved, to_host
 from ref_engine.reference.linear import Activations
 from ref_engine.reference.rope import rope_table
 from ref_engine.reference.sums import F32
+from ref_engine.replay import OneToken
 from ref_engine.sample import SamplingParams
 from ref_engine.spec import ModelSpec, tensor_rules
 from ref_engine.text.tokenizer import Tokenizer, load_tokenizer
 from ref_engine.tracing import Tap
 from ref_engine.weights import Weights
 
+log = logging.getLogger(__name__)
 _PREFILL_CHUNK = 512  # tokens in one pass; bounds the scratch, not the result
 _CACHE_TYPES: dict[str, CacheType] = {"f32": "f32", "q8": "f16"}
 
@@ -54,6 +59,8 @@ class Model:
         self.split = split
         self.taps: list[Tap] = []
         self.expert_load = ExpertLoad()
+        self.why_not_recorded: str | None = None  # why passes of one token are not, once that was tried
+        self._recorded: WeakKeyDictionary[Cache, OneToken] = WeakKeyDictionary()
 
     @property
     def metadata(self) -> Mapping[str, object]:
@@ -113,8 +120,46 @@ class Model:
         mode). Raises as `forward` does, before anything is computed.
         """
         with self._scope():
+            if len(batch) == 1 and self._replays(*batch[0]):
+                return [self._one_token(*batch[0])]
             last = np.concatenate([x[-1:] for x in self._hidden(batch)])
             return list(self.head(self.normalised(last)))
+
+    def _replays(self, ids: Sequence[int], cache: Cache) -> bool:
+        """Whether this pass may be one of those that are recorded."""
+        plain = not self.taps and self.split is None and self.spec.causal and self.why_not_recorded is None
+        return self.ops.recorder is not None and plain and len(ids) == 1 and cache.n_done > 0 and not cache.backlog
+
+    def _one_token(self, ids: Sequence[int], cache: Cache) -> F32:
+        """(V,): by the recording of the pass before where there is one; otherwise this pass is recorded."""
+        new = self.checked_ids(ids)
+        cache.room_for(1)
+        recorded, place = self._recorded.get(cache), self.ops.place
+        share = Share(cache, slice(0, 1), cache.n_done + np.arange(1))
+        tables = self._ropes([share])
+        p = Pass(self.ops, (share,), new, tables, self._tap, False, False)
+        if recorded is not None and recorded.fits(cache, self.expert_load):
+            found: F32 = recorded.logits(cache.n_done, enter(new, self.spec, self.weights.at(place), p), tables)
+            cache.advance(new.tolist())
+            return found
+        found = self.head(self.normalised(self._hidden([(ids, cache)])[0]))[0]
+        try:
+            entered = enter(new, self.spec, self.weights.at(place), p)
+            self._recorded[cache] = OneToken(
+                self.ops, cache, entered, moved(tables, place), self.expert_load, self._through, self._tap
+            )
+        except (NotRecorded, DeviceMemoryError) as error:
+            self.why_not_recorded = str(error)
+            log.info("passes of one token are not recorded: %s", error)
+        return found
+
+    def _through(self, x: F32, p: Pass) -> F32:
+        """From the stream that enters the first layer to the logits, where the operations are: (T, D) -> (T, V)."""
+        weights = self.weights.at(self.ops.place)
+        p.kept[stream_after(-1)] = x
+        for i, layer in enumerate(self.spec.layers):
+            x = block(x, layer, Site(weights, i if layer.blk is None else layer.blk, i, p, x, layer.names))
+        return output(leave(x, self.spec, weights, self.ops, self._tap), self.spec, weights, self.ops)
 
     def embeddings(self, ids: Sequence[int]) -> F32:
         """Hidden states after the output norm, from an empty cache: (T,) token ids -> (T, D) float32."""

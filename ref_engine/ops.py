@@ -119,6 +119,7 @@ class Ops:
     moe_ffn: MoeFfn
     attention_half: AttentionHalf | None = None  # coarser entries; None: always composed
     ffn_half: FfnHalf | None = None
+    recorder: Any = None  # makes recordings of passes, see replay.py and gpu/graph.py; None: there are none
     place: Place = HOST  # where the arrays are that the others take and give; token ids and positions are the host's
 
     def composed(self) -> Ops:

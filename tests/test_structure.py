@@ -25,7 +25,7 @@ STAGES = [
     {"archs", "cache", "ops", "compat", "kernels", "gpu"},
     {"backends", "blocks", "tracing"},
     {"sample", "stop", "text", "thinking"},
-    {"generate"},
+    {"generate", "replay"},
     {"model"},
     {"engine"},
     {

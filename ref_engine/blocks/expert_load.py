@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from weakref import finalize
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +18,7 @@ class ExpertLoad:
 
     def __init__(self) -> None:
         self._counts: dict[int, NDArray[np.int64]] = {}
+        self._lent: list[ExpertLoad] = []
 
     def add(self, layer: int, ids: NDArray[np.int32], n_expert: int) -> None:
         """Count the chosen experts ids (T, k) of one pass."""
@@ -28,7 +31,28 @@ class ExpertLoad:
     @property
     def counts(self) -> dict[int, NDArray[np.int64]]:
         """(E,) for each layer that has experts and has run."""
-        return {layer: to_host(counts).copy() for layer, counts in self._counts.items()}
+        total = {layer: to_host(counts).copy() for layer, counts in self._counts.items()}
+        for other in self._lent:
+            for layer, counts in other.counts.items():
+                total[layer] = total[layer] + counts if layer in total else counts
+        return total
 
     def reset(self) -> None:
         self._counts.clear()
+        for other in self._lent:
+            other.clear()
+
+    def lend(self, other: ExpertLoad, owner: object) -> None:
+        """What `other` counts counts here too, as long as its owner lives and after that."""
+        self._lent.append(other)
+        finalize(owner, self._absorb, other).atexit = False
+
+    def _absorb(self, other: ExpertLoad) -> None:
+        self._lent.remove(other)
+        for layer, counts in other._counts.items():
+            self._counts[layer] = self._counts[layer] + counts if layer in self._counts else counts
+
+    def clear(self) -> None:
+        """Zeros, where the counts are."""
+        for counts in self._counts.values():
+            counts[...] = 0

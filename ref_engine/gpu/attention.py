@@ -16,6 +16,7 @@ from ref_engine import compat
 from ref_engine.gpu import module
 from ref_engine.gpu.layers import together
 from ref_engine.gpu.module import NOTHING
+from ref_engine.gpu.position import NotRecorded, Position
 from ref_engine.reference.attention import Tap, attend_blas
 from ref_engine.reference.sums import F32
 
@@ -52,13 +53,16 @@ def attend(
 ) -> F32:
     """As reference attend: q (T, H, Hd), k (S, K, Hd), v (S, K, Vd), positions (T,) on the host -> (T, H * Vd)."""
     shape = _kernel_of(q, k, v, positions) if slopes is None and seen is None and tap is None else None
+    if shape is None and isinstance(positions, Position):
+        raise NotRecorded("attention that no kernel knows")
     if shape is None:
         return attend_blas(
             q, k, v, positions, scale=scale, window=window, cap=cap, sinks=sinks, slopes=slopes, seen=seen, tap=tap
         )
     (tokens, heads, width), (n_keys, kv_heads, value_width) = q.shape, v.shape
     rows, features, shared = shape
-    first = int(positions[0])
+    where: Any = positions.value if isinstance(positions, Position) else NOTHING
+    first = 0 if isinstance(positions, Position) else int(positions[0])
     base = max(0, first - window + 1) if window else 0
     blocks = -(-tokens * (heads // kv_heads) // rows) * kv_heads
     parts, chunk = parts_of(max(1, n_keys - base), blocks)
@@ -75,7 +79,7 @@ def attend(
     sinks = together(sinks)
     arguments = (
         together(q), k, v, sinks, y, part_y, stats, *map(np.int32, sizes), *map(np.int64, strides), np.int32(wide),
-        np.float32(scale), np.float32(cap or 0),
+        np.float32(scale), np.float32(cap or 0), where,
     )  # fmt: skip
     kernel = module.get("attention", f"attend_{rows}_{features}", _TYPES[k.dtype])
     kernel((blocks // kv_heads, kv_heads, parts), (_THREADS,), arguments, shared_mem=shared)
@@ -100,7 +104,7 @@ def _kernel_of(q: Any, k: Any, v: Any, positions: NDArray[np.int64]) -> tuple[in
         return None
     if any(x.strides[-1] != x.itemsize for x in (k, v)) or not k.shape[0] == v.shape[0] < 1 << 30:
         return None
-    if (np.diff(positions) != 1).any():
+    if not isinstance(positions, Position) and (np.diff(positions) != 1).any():
         return None
     features = 1 if v.shape[2] <= _THREADS else 2 if v.shape[2] <= 2 * _THREADS else 4
     if v.shape[2] > 4 * _THREADS:

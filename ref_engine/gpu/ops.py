@@ -15,6 +15,7 @@ from ref_engine.gpu import layers
 from ref_engine.gpu.attention import attend
 from ref_engine.gpu.device import Device, device
 from ref_engine.gpu.experts import moe_ffn
+from ref_engine.gpu.graph import Recorder
 from ref_engine.gpu.packed import Packed, rows
 from ref_engine.gpu.products import Products, values
 from ref_engine.gpu.routing import route
@@ -51,11 +52,12 @@ def cupy_ops(activations: Activations, experts: Ops | None = None) -> Ops:
         soft_cap=layers.soft_cap,
         route=route,
         moe_ffn=partial(moe_ffn, products, glu=layers.glu),
+        recorder=Recorder(cupy),
         place=here,
     )
     if experts is None:
         return ops
-    return replace(ops, scope=partial(both_scopes, experts, here), moe_ffn=HostExperts(experts, here))
+    return replace(ops, recorder=None, scope=partial(both_scopes, experts, here), moe_ffn=HostExperts(experts, here))
 
 
 def embed_there(here: Place, ids: NDArray[np.int64], weight: Weight) -> F32:

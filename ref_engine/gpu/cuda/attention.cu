@@ -35,20 +35,21 @@ __device__ __forceinline__ float shrink(float from, float to) { return from == N
 
 // q (tokens, heads, width), keys and values by their strides, y (tokens, heads, value_width). The token t is at position
 // first + t and sees those up to itself, of the last `window` ones if that is not 0. Blocks (.., .., z) have keys from
-// base + z * chunk on. wide: rows of keys are 4 numbers after 4, from addresses that these divide.
+// base + z * chunk on. where: the first token's position, if only the device knows it. wide: rows of keys are 4 numbers after 4, from addresses that these divide.
 // part_y, part_stats: (parts, tokens, heads, value_width) and (.., 2), if there are several.
 #define PARAMETERS                                                                                                    \
     const float *q, const TYPE *k, const TYPE *v, const float *sinks, float *y, float *part_y, float *part_stats,     \
         int tokens, int heads, int kv_heads, int width, int value_width, int n_keys, int first, int window, int base, \
         int chunk, long long k_row, long long k_head, long long v_row, long long v_head, int wide, float scale,       \
-        float cap
+        float cap, const long long *where
 #define ARGUMENTS                                                                                                     \
     q, k, v, sinks, y, part_y, part_stats, tokens, heads, kv_heads, width, value_width, n_keys, first, window, base,  \
-        chunk, k_row, k_head, v_row, v_head, wide, scale, cap
+        chunk, k_row, k_head, v_row, v_head, wide, scale, cap, where
 
 // V: features of a value for each thread
 template <int R, int V> __device__ __forceinline__ void attend(PARAMETERS) {
     DYNAMIC_SHARED(float, room);
+    if (where) first = (int)*where;
     int padded = (width + 31) & ~31, group = heads / kv_heads, n_rows = tokens * group;
     float *queries = room, *p = room + R * (padded > THREADS ? padded : THREADS);
     float *alpha = p + R * TILE, *largest = alpha + R, *total = largest + R;
@@ -199,3 +200,12 @@ extern "C" __global__ __launch_bounds__(THREADS) void attend_4_2(PARAMETERS) { a
 extern "C" __global__ __launch_bounds__(THREADS) void attend_16_2(PARAMETERS) { attend<16, 2>(ARGUMENTS); }
 extern "C" __global__ __launch_bounds__(THREADS) void attend_4_4(PARAMETERS) { attend<4, 4>(ARGUMENTS); }
 extern "C" __global__ __launch_bounds__(THREADS) void attend_16_4(PARAMETERS) { attend<16, 4>(ARGUMENTS); }
+
+__device__ __forceinline__ void store(float *to, float x) { *to = x; }
+__device__ __forceinline__ void store(u16 *to, float x) { *to = float_to_half(x); }
+
+// n numbers of a token to its row of a cache, whose rows have so many: rows[*where] = x
+extern "C" __global__ __launch_bounds__(THREADS) void remember(const float *x, TYPE *rows, const long long *where, int n) {
+    int i = blockIdx.x * THREADS + threadIdx.x;
+    if (i < n) store(rows + *where * n + i, x[i]);
+}

@@ -64,10 +64,35 @@ def by_ufunc(name: str, *args: Any, **given: Any) -> Any:
         if not isinstance(x, (np.ndarray, *_SCALARS)):
             raise TypeError(f"Unsupported type {type(x)}")
     out = given.pop("out", None)
-    with np.errstate(all="ignore"):
-        result = getattr(np, name)(*plain, **given, **({} if out is None else {"out": host(out)}))
-    check_loop(name, facts, plain[: facts["nin"]], result)
-    return out if isinstance(out, Array) else lifted(result)
+
+    def run() -> Any:
+        with np.errstate(all="ignore"):
+            result = getattr(np, name)(*plain, **given, **({} if out is None else {"out": host(out)}))
+        check_loop(name, facts, plain[: facts["nin"]], result)
+        return out if isinstance(out, Array) else lifted(result)
+
+    return noted(run)
+
+
+def other(result: Any, *given: Any) -> Any:
+    """A result, and a view of it where NumPy gave back what it was given, so that it is not taken for something new."""
+    return result.view() if any(result is x for x in given) and isinstance(result, np.ndarray) else result
+
+
+def noted(run: Callable[[], Any]) -> Any:
+    """What the device is asked to do; a stream that records has it for doing it again."""
+    result = run()
+    tape = Array.module.tape if Array.module is not None else None
+    if tape is not None:
+        tape.append((run, result))
+    return result
+
+
+def now(what: str) -> None:
+    """Something that waits for the device, which nobody may while a stream records."""
+    if Array.module is not None and Array.module.tape is not None:
+        Array.module.spoilt = True
+        raise Array.module.cuda.runtime.CUDARuntimeError(900, f"{what} while a stream records")
 
 
 def check_loop(name: str, facts: Any, args: list[Any], result: Any) -> None:
@@ -126,6 +151,7 @@ class Array:
     # -- between host and device ---------------------------------------------------------------------------------
 
     def get(self, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True) -> Any:
+        now("get")
         if out is None:
             return np.array(self._host, order=order)
         if not isinstance(out, np.ndarray) or out.dtype != self.dtype or out.shape != self.shape:
@@ -134,6 +160,7 @@ class Array:
         return out
 
     def set(self, arr: Any, stream: Any = None) -> None:
+        now("set")
         if not isinstance(arr, np.ndarray):
             raise TypeError("Only numpy.ndarray can be set to cupy.ndarray")
         if arr.dtype != self.dtype:
@@ -145,18 +172,23 @@ class Array:
         self._host[...] = arr
 
     def item(self) -> Any:
+        now("item")
         return self._host.item()
 
     def tolist(self) -> Any:
+        now("tolist")
         return self._host.tolist()
 
     def __bool__(self) -> bool:
+        now("bool")
         return bool(self._host)
 
     def __int__(self) -> int:
+        now("int")
         return int(self._host)
 
     def __float__(self) -> float:
+        now("float")
         return float(self._host)
 
     def __str__(self) -> str:
@@ -179,13 +211,17 @@ class Array:
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, at: Any) -> Array:
-        return Array(np.asarray(self._host[index(at)]))
+        return noted(lambda: Array(np.asarray(self._host[index(at)])))
 
     def __setitem__(self, at: Any, value: Any) -> None:
         if not isinstance(value, (Array, *_SCALARS)):
             raise TypeError(f"Unsupported type {type(value)}: CuPy refuses to copy it in unasked")
-        with np.errstate(all="ignore"):
-            self._host[index(at)] = host(value)
+
+        def run() -> None:
+            with np.errstate(all="ignore"):
+                self._host[index(at)] = host(value)
+
+        noted(run)
 
     # -- NumPy's functions ---------------------------------------------------------------------------------------
 
@@ -234,12 +270,15 @@ class Array:
             signature(parameters).bind(*args, **given)
             given = {key: host(value) for key, value in given.items() if value is not None}
             out = given.pop("out", None)
-            with np.errstate(all="ignore"):
-                result = getattr(self._host, name)(*map(host, args), **given)
-            if out is not None:
-                out[...] = result
-                return lifted(out)
-            return lifted(result)
+
+            def run() -> Any:
+                with np.errstate(all="ignore"):
+                    result = getattr(self._host, name)(*map(host, args), **given)
+                if out is not None:
+                    out[...] = result
+                return lifted(other(result, self._host) if out is None else out)
+
+            return noted(run)
 
         return apply
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from standin.array import API, Array, by_ufunc, host, lifted, signature
+from standin.array import API, Array, by_ufunc, host, lifted, noted, now, other, signature
 
 # Functions that take NumPy arrays too, by which of their parameters
 _FROM_HOST = {"asarray": ("a",), "array": ("obj",), "split": ("indices_or_sections",), "repeat": ("repeats",)}
@@ -24,9 +24,9 @@ class OutOfMemoryError(MemoryError):
 class CUDARuntimeError(RuntimeError):
     """cupy.cuda.runtime.CUDARuntimeError"""
 
-    def __init__(self, status: int) -> None:
+    def __init__(self, status: int, why: str = "") -> None:
         self.status = status
-        super().__init__(f"cudaError{status}")
+        super().__init__(f"cudaError{status} {why}")
 
 
 class Pool:
@@ -95,6 +95,57 @@ class Stream(AbstractContextManager["Stream"]):
     def wait_event(self, event: Any) -> None:
         return None
 
+    def begin_capture(self, mode: Any = None) -> None:
+        Array.module.tape = []
+
+    def end_capture(self) -> Graph:
+        """Nothing of it has been done: arrays that were made meanwhile hold anything."""
+        tape, Array.module.tape = Array.module.tape, None
+        if Array.module.spoilt:
+            Array.module.spoilt = False
+            raise CUDARuntimeError(901, "the recording is invalid")
+        for _, result in tape:
+            for made in arrays(result):
+                if made._host.base is None and made._host.flags.c_contiguous:
+                    made._host.reshape(-1).view(np.uint8)[...] = 0xFF
+        return Graph(tape)
+
+
+def arrays(result: Any) -> list[Array]:
+    return [r for r in (result if isinstance(result, tuple | list) else [result]) if isinstance(r, Array)]
+
+
+class Graph:
+    """cupy.cuda.Graph"""
+
+    def __init__(self, tape: list[Any]) -> None:
+        self._tape = tape
+
+    def launch(self, stream: Any = None) -> None:
+        Array.module.graphs += 1
+        for run, result in self._tape:
+            for old, new in zip(arrays(result), arrays(run()), strict=True):
+                if old._host.flags.writeable:
+                    np.copyto(old._host, new._host)
+
+
+class MemoryPool:
+    """cupy.cuda.MemoryPool: of its own, so that what it gave out is given to nobody else."""
+
+    def malloc(self, size: int) -> Any:
+        raise NotImplementedError("the stand-in's arrays are NumPy's")
+
+
+class Kernels:
+    """cupy.RawModule"""
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+
+    def get_function(self, name: str) -> Callable[..., None]:
+        kernel = self._module.get_function(name)
+        return lambda *args, **given: noted(lambda: kernel(*args, **given))
+
 
 class Cupy(ModuleType):
     """`cupy`, with one device of `memory` bytes."""
@@ -109,6 +160,10 @@ class Cupy(ModuleType):
         self.bool_, self.dtype, self.newaxis, self.inf, self.nan = np.bool_, np.dtype, None, np.inf, np.nan
         self.cuda = self._cuda()
         self.devices = 1
+        self.tape: list[Any] | None = None  # what a stream records
+        self.spoilt = False
+        self.pinned: Callable[[int], Any] = lambda size: None  # memory for copies from the host
+        self.graphs = 0  # that were launched
         Array.module = self
 
     def __getattr__(self, name: str) -> Any:
@@ -119,7 +174,7 @@ class Cupy(ModuleType):
         if name == "RawModule":
             from emulator import RawModule  # the tests of kernels have it
 
-            return RawModule
+            return lambda **given: Kernels(RawModule(**given))
         raise AttributeError(f"module 'cupy' has no attribute {name!r}")
 
     def _function(self, name: str) -> Callable[..., Any]:
@@ -132,13 +187,22 @@ class Cupy(ModuleType):
             if given.get("kind") not in (None, "stable"):
                 raise ValueError(f"CuPy sorts stably: {name} with kind={given['kind']!r}")
             given.pop("blocking", None)
+            if name in ("concatenate", "stack", "argsort", "sort", "unique", "nonzero", "bincount") or (
+                name in ("asarray", "array") and not isinstance(args[0], Array)
+            ):
+                self.pinned(0)
+                now(name)  # a copy from the host, or a size that only the device knows
             plain_args = [x if id(x) in hosts and not isinstance(x, Array) else host(x) for x in args]
             plain_given = {key: host(x) for key, x in given.items()}
-            with np.errstate(all="ignore"):
-                made = plain(*plain_args, **plain_given)
-            if name in ("asarray", "array") and not isinstance(args[0], Array):
-                made = np.array(made)  # it was copied to the device
-            return lifted(made)
+
+            def run() -> Any:
+                with np.errstate(all="ignore"):
+                    made = plain(*plain_args, **plain_given)
+                if name in ("asarray", "array") and not isinstance(args[0], Array):
+                    made = np.array(made)  # it was copied to the device
+                return lifted(other(made, *plain_args))
+
+            return noted(run)
 
         return call
 
@@ -148,15 +212,16 @@ class Cupy(ModuleType):
         return a.get() if isinstance(a, Array) else np.asarray(a)
 
     def ascontiguousarray(self, a: Any, dtype: Any = None) -> Array:
-        return Array(np.ascontiguousarray(host(a), dtype))
+        return noted(lambda: Array(other(np.ascontiguousarray(host(a), dtype), host(a))))
 
     def get_default_memory_pool(self) -> Pool:
         return self.pool
 
     def get_default_pinned_memory_pool(self) -> Any:
-        return SimpleNamespace(free_all_blocks=lambda: None)
+        return SimpleNamespace(free_all_blocks=lambda: None, malloc=lambda size: None)
 
     def unique(self, ar: Any) -> Array:
+        now("unique")
         return Array(np.unique(host(ar)))
 
     def _cuda(self) -> Any:
@@ -170,13 +235,16 @@ class Cupy(ModuleType):
                 "name": b"stand-in", "major": 9, "minor": 0, "multiProcessorCount": 132,
                 "totalGlobalMem": self.pool.memory,
             },
-            deviceSynchronize=lambda: None,
+            deviceSynchronize=lambda: now("deviceSynchronize"),
             getDevice=lambda: 0,
         )  # fmt: skip
         return SimpleNamespace(
             runtime=runtime,
             memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
             Stream=Stream,
+            MemoryPool=MemoryPool,
+            set_pinned_memory_allocator=lambda allocator: setattr(self, "pinned", allocator),
+            using_allocator=lambda allocator: nullcontext(),
             Event=Event,
             get_elapsed_time=lambda start, end: (end.at - start.at) * 1e3,
             get_current_stream=Stream,
