@@ -13,6 +13,7 @@ from ref_engine.errors import RefEngineError
 from ref_engine.gpu.ops import cupy_ops
 from ref_engine.kernels.dispatch import table
 from ref_engine.kernels.halves import Halves
+from ref_engine.kernels.layers import all_layers
 from ref_engine.kernels.moe import moe_ffn, route
 from ref_engine.kernels.ops import Kernels
 from ref_engine.kernels.threads import usable_threads
@@ -83,6 +84,7 @@ def native_ops(activations: Activations, n_threads: int | None = None, isa: str 
         moe_ffn=partial(moe_ffn, kernels),
         attention_half=halves.attention,
         ffn_half=halves.ffn,
+        all_layers=partial(all_layers, halves),
     )
 
 

@@ -86,11 +86,19 @@ class Cache:
             with self._places[layer].holding(f"the cache's {size} tokens of {name} in layer {layer} do"):
                 grown = np.empty((size, *self._widths[slot]), self._dtype, like=rows)
             grown[: self.n_done] = rows[: self.n_done]
-            self._rows[slot] = rows = grown
+            self._rows = {**self._rows, slot: grown}
+            rows = grown
         return rows[:end]
 
     def all_rows(self) -> Mapping[Slot, NDArray[Any]]:
-        """The rows that there is room for now, written or not; others when more room is taken."""
+        """The rows that there is room for now, written or not. Another mapping when some of them move."""
+        return self._rows
+
+    def rows_for(self, n: int) -> Mapping[Slot, NDArray[Any]]:
+        """The same, with room for n more tokens."""
+        if not self.has_room(n):
+            for layer, name in self._rows:
+                self.with_room(layer, name, n)
         return self._rows
 
     def state(self, layer: int, name: str) -> F32:
@@ -153,7 +161,7 @@ class Cache:
         for slot, rows in other._rows.items():
             if self._rows[slot].shape[0] < done:
                 size = min(self.n_ctx, rows.shape[0])
-                self._rows[slot] = np.empty((size, *self._widths[slot]), self._dtype, like=rows)
+                self._rows = {**self._rows, slot: np.empty((size, *self._widths[slot]), self._dtype, like=rows)}
             self._rows[slot][:done] = rows[:done]
         self.tokens, self.n_done, self._states = other.tokens[:n_past], done, states
 

@@ -20,6 +20,7 @@ from ref_engine.backends import default_backend, get_ops
 from ref_engine.blocks.ends import enter, leave, output
 from ref_engine.blocks.expert_load import ExpertLoad
 from ref_engine.blocks.layer import block
+from ref_engine.blocks.moe import logs_experts
 from ref_engine.blocks.site import Pass, RopeTables, Share, Site, stream_after
 from ref_engine.blocks.split import Split, carried_over, n_layers, ops_of_layers
 from ref_engine.cache import Cache, CacheType
@@ -27,7 +28,7 @@ from ref_engine.errors import DeviceMemoryError, ModelError, RefEngineError
 from ref_engine.files.gguf import GGUFFile, open_gguf
 from ref_engine.generate import Event, generate
 from ref_engine.gpu.position import NotRecorded
-from ref_engine.ops import Ops
+from ref_engine.ops import AllLayers, Ops
 from ref_engine.place import HOST, Placement, Where, check_split, moved, to_host
 from ref_engine.reference.linear import Activations
 from ref_engine.reference.rope import rope_table
@@ -60,6 +61,7 @@ class Model:
         self.taps: list[Tap] = []
         self.expert_load = ExpertLoad()
         self.why_not_recorded: str | None = None  # why passes of one token are not, once that was tried
+        self._all_layers: tuple[Ops, AllLayers | None] | None = None
         self._recorded: WeakKeyDictionary[Cache, OneToken] = WeakKeyDictionary()
 
     @property
@@ -218,14 +220,28 @@ class Model:
         by_layer = ops_of_layers(self.spec, self.ops, self.split)
         p = self._pass(by_layer[0], ids, caches)
         x = enter(p.ids, self.spec, self.weights.at(p.ops.place), p)
-        for i, (layer, ops) in enumerate(zip(self.spec.layers, by_layer, strict=True)):
-            if ops is not p.ops:
-                x, p = carried_over(x, p, ops)
-            blk = i if layer.blk is None else layer.blk
-            x = block(x, layer, Site(self.weights.at(ops.place), blk, i, p, x, layer.names))
+        done = self._in_one(x, p)
+        if done is None:
+            for i, (layer, ops) in enumerate(zip(self.spec.layers, by_layer, strict=True)):
+                if ops is not p.ops:
+                    x, p = carried_over(x, p, ops)
+                blk = i if layer.blk is None else layer.blk
+                x = block(x, layer, Site(self.weights.at(ops.place), blk, i, p, x, layer.names))
+        else:
+            x = done
         for part, cache in zip(ids, caches, strict=True):
             cache.advance(part.tolist())
         return [x[share.rows] for share in p.shares]
+
+    def _in_one(self, x: F32, p: Pass) -> F32 | None:
+        """All layers by `Ops.all_layers`; None where somebody looks inside or the backend has no such call."""
+        if p.watched or self.split is not None or p.ops.all_layers is None or logs_experts():
+            return None
+        if self._all_layers is None or self._all_layers[0] is not p.ops:
+            self._all_layers = p.ops, p.ops.all_layers(self.spec.layers, self.weights)
+        run = self._all_layers[1]
+        sequences = [(share.cache, share.positions) for share in p.shares]
+        return None if run is None else run(x, p.ropes, sequences, p.expert_load.of)
 
     def _pass(self, ops: Ops, ids: Sequence[NDArray[np.int64]], caches: Sequence[Cache]) -> Pass:
         ends = np.cumsum([part.size for part in ids]).tolist()

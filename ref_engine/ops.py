@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -10,14 +10,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ref_engine.cache import Cache
 from ref_engine.place import HOST, Place
 from ref_engine.reference.attention import Tap
 from ref_engine.reference.linear import Map
 from ref_engine.reference.moe import Experts, Ids
 from ref_engine.reference.moe import Tap as MoeTap
 from ref_engine.reference.sums import F32
-from ref_engine.spec import LayerSpec, Pairing, RoutingSpec
-from ref_engine.weights import LayerTensors, Weight
+from ref_engine.spec import LayerSpec, Pairing, RopeSpec, RoutingSpec
+from ref_engine.weights import LayerTensors, Weight, Weights
 
 
 class Linear(Protocol):
@@ -99,6 +100,23 @@ class FfnHalf(Protocol):
     def __call__(self, x: F32, layer: LayerSpec, tensors: LayerTensors) -> F32 | None: ...
 
 
+class AllLayers(Protocol):
+    """x (T, D), the stream that enters the first layer, -> the stream that leaves the last, with keys and values in the
+    caches; None where the caches are not of the kind it knows.
+
+    turns: cosines and sines (T, n_rot / 2). sequences: each cache and the positions (n,) of its new tokens, which are
+    the next rows. counts: of (layer, E), the array (E,) that its experts' tokens are added to.
+    """
+
+    def __call__(
+        self,
+        x: F32,
+        turns: Mapping[RopeSpec, tuple[F32, F32]],
+        sequences: Sequence[tuple[Cache, NDArray[np.int64]]],
+        counts: Callable[[int, int], NDArray[np.int64]],
+    ) -> F32 | None: ...
+
+
 @dataclass(frozen=True)
 class Ops:
     """Each field has the signature and, in q8 mode, the bits of the function of that name in `reference/`."""
@@ -119,9 +137,10 @@ class Ops:
     moe_ffn: MoeFfn
     attention_half: AttentionHalf | None = None  # coarser entries; None: always composed
     ffn_half: FfnHalf | None = None
+    all_layers: Callable[[Sequence[LayerSpec], Weights], AllLayers | None] | None = None  # of a model, made once
     recorder: Any = None  # makes recordings of passes, see replay.py and gpu/graph.py; None: there are none
     place: Place = HOST  # where the arrays are that the others take and give; token ids and positions are the host's
 
     def composed(self) -> Ops:
         """The same without the coarser entries, for whoever puts something of his own in the place of the others."""
-        return replace(self, attention_half=None, ffn_half=None)
+        return replace(self, attention_half=None, ffn_half=None, all_layers=None)

@@ -90,11 +90,11 @@ def _best(run: Callable[[], object]) -> float:
 
 
 def _watched(ops: Ops, counted: dict[str, Operation]) -> Ops:
-    """The same operations, each counted under its name."""
-    watched: dict[str, Any] = {}
+    """The same operations, each counted under its name; halves of layers, not all layers in one."""
+    watched: dict[str, Any] = {"all_layers": None}
     for field in fields(ops):
         function = getattr(ops, field.name)
-        if callable(function) and field.name != "scope":
+        if callable(function) and field.name not in ("scope", "all_layers"):
             watched[field.name] = _counting(field.name, function, counted, ops.place)
     return replace(ops, **watched)
 

@@ -28,6 +28,12 @@ class ExpertLoad:
             counts = (ids.reshape(-1, 1) == np.arange(n_expert, dtype=np.int32, like=ids)).sum(axis=0)
         self._counts[layer] = counts if layer not in self._counts else self._counts[layer] + counts
 
+    def of(self, layer: int, n_expert: int) -> NDArray[np.int64]:
+        """The counts of a layer (E,), for whoever adds to them himself, now."""
+        if layer not in self._counts:
+            self._counts[layer] = np.zeros(n_expert, np.int64)
+        return self._counts[layer]
+
     @property
     def counts(self) -> dict[int, NDArray[np.int64]]:
         """(E,) for each layer that has experts and has run."""

@@ -12,7 +12,7 @@ from ref_engine.blocks.ffn import bare_activation, ffn
 from ref_engine.blocks.site import Site
 from ref_engine.errors import ModelError
 from ref_engine.reference.elementary import sigmoid
-from ref_engine.reference.moe import Experts, Ids, Stack, checked, route_to_chunks
+from ref_engine.reference.moe import Experts, Ids, checked, experts_of, route_to_chunks
 from ref_engine.reference.sums import F32, lane_sum
 from ref_engine.spec import ActivationSpec, ChunkSpec, LatentSpec, MoeSpec, RoutingSpec
 
@@ -62,39 +62,23 @@ def table(m: MoeSpec, at: Site) -> Ids | None:
 
 def experts(m: MoeSpec, at: Site, suffix: str) -> Experts:
     """The stacks ffn_*_{suffix} of a layer, put together once."""
-    kept = at.weights.layer(at.blk).kept
+    tensors = at.weights.layer(at.blk)
     key = ("experts", suffix, id(m))
-    if key not in kept:
-        kept[key] = m, stacks(m, at, suffix)  # the spec too: nobody else may get its id
-    found: Experts = kept[key][1]
+    if key not in tensors.kept:
+        tensors.kept[key] = m, experts_of(m, tensors, suffix)  # the spec too: nobody else may get its id
+    found: Experts = tensors.kept[key][1]
     return found
 
 
-def stacks(m: MoeSpec, at: Site, suffix: str) -> Experts:
-
-    def stack(name: str, factors: str = "") -> Stack:
-        bias, scale = f"ffn_{name}_{suffix}.bias", f"ffn_{factors or name}_{suffix}.scale"
-        return Stack(
-            at[f"ffn_{name}_{suffix}.weight"],
-            at.vector(bias) if m.bias != "no" else None,
-            at.vector(scale) if m.scales != "no" else None,
-        )
-
-    return Experts(
-        up=stack("gate_up", "up") if m.fused else stack("up"),
-        down=stack("down"),
-        activation=m.activation,
-        gate=stack("gate") if m.gated and not m.fused else None,
-        fused=m.fused,
-        constants=m.constants,
-        weigh_input=m.weigh_input,
-    )
+def logs_experts() -> bool:
+    """Whether somebody wants to read of each token's experts."""
+    return log.isEnabledFor(logging.DEBUG)
 
 
 def note(ids: Ids, weights: F32, n_expert: int, at: Site) -> None:
     """Count the experts' tokens, and tell whoever debugs."""
     at.p.expert_load.add(at.index, ids, n_expert)
-    if log.isEnabledFor(logging.DEBUG):
+    if logs_experts():
         chosen, rounded = ids.tolist(), np.round(weights.astype(np.float64), 4).tolist()
         log.debug("layer %d: %d experts, chosen %s, weights %s", at.index, n_expert, chosen, rounded)
 

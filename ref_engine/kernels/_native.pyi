@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 F32 = NDArray[np.float32]
 Ids = NDArray[np.int32]
 ExpertMap = tuple["Stack", F32 | None, F32 | None]
+# bias, gate, select_by, groups, groups_used, cap, inverse_cap, normalise, least, scale
+Routing = tuple[F32 | None, str, str, int, int, float, float, bool, float, float | None]
 
 BLOCK_KINDS: tuple[str, ...]
 PLAIN_KINDS: tuple[str, ...]
@@ -100,6 +102,45 @@ class AttentionHalf:
         cos: F32 | None,
         sin: F32 | None,
         shares: list[tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.uint8]]],
+        out: F32,
+        n_threads: int,
+    ) -> None: ...
+
+class MoeHalf:
+    def __init__(
+        self,
+        router: Map,
+        up: ExpertMap,
+        gate: ExpertMap | None,
+        down: ExpertMap,
+        n_used: int,
+        activation: str,
+        constants: tuple[float, ...],
+        fused: bool,
+        weigh_input: bool,
+        routing: Routing,
+        before: Norm,
+        after: Norm,
+        scale: float | None,
+    ) -> None: ...
+
+class Places:
+    def __init__(self, layers: Layers, rows: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]) -> None: ...
+
+class Layers:
+    width: int
+    n_attention: int
+    n_mixture: int
+    n_turn: int
+    def __init__(self, halves: list[AttentionHalf | FfnHalf | MoeHalf], turns: list[int]) -> None: ...
+    def run(
+        self,
+        table: Table,
+        x: F32,
+        turns: list[tuple[F32, F32]],
+        shares: list[tuple[Places, NDArray[np.int64]]],
+        counts: list[NDArray[np.int64]],
+        fetch: Callable[[int, int], None],
         out: F32,
         n_threads: int,
     ) -> None: ...

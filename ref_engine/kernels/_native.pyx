@@ -187,12 +187,11 @@ cdef class Stack:
         return sorted(wanted)
 
 
-cdef int _expert_map(expert_map *m, tuple part, ptrdiff_t E, const int32_t[:, ::1] ids) except -1:
+cdef int _expert_map(expert_map *m, tuple part, ptrdiff_t E) except -1:
     """part: (Stack, bias (E, rows) or None, scale (E,) or None), which the caller holds."""
     cdef Stack stack = part[0]
     cdef const float[:, ::1] bias = part[1]
     cdef const float[::1] scale = part[2]
-    cdef ptrdiff_t t, r
     m.kind, m.rows, m.columns, m.data, m.bias, m.scale = stack.kind, stack.rows, stack.columns, stack.data, NULL, NULL
     if stack.experts != E:
         raise ValueError(f"stacks of {E} and {stack.experts} experts")
@@ -204,10 +203,48 @@ cdef int _expert_map(expert_map *m, tuple part, ptrdiff_t E, const int32_t[:, ::
         if scale.shape[0] != E:
             raise ValueError(f"{scale.shape[0]} factors for {E} experts")
         m.scale = &scale[0]
-    for t in range(ids.shape[0]):
-        for r in range(ids.shape[1]):
-            if not 0 <= ids[t, r] < E or stack.data[ids[t, r]] == NULL:
-                raise ValueError(f"expert {ids[t, r]} is not here")
+    return 0
+
+
+cdef int _experts(moe_args *a, tuple up, tuple gate, tuple down, str activation, tuple constants, bint fused,
+                  bint weigh_input) except -1:
+    """What does not depend on the tokens; see Table.moe."""
+    cdef ptrdiff_t E = (<Stack>up[0]).experts, F
+    a.E, a.fused, a.gated, a.weigh_input = E, fused, fused or gate is not None, weigh_input
+    a.gate.rows = a.gate.columns = a.gate.kind = 0
+    if fused and gate is not None:
+        raise ValueError("experts: a gate beside one that is fused")
+    _expert_map(&a.up, up, E)
+    _expert_map(&a.down, down, E)
+    F = a.down.columns
+    if a.up.rows != (2 * F if fused else F) or (fused and F % 16):
+        raise ValueError(f"experts: {a.up.rows} rows up do not fit {F} columns down")
+    if gate is not None:
+        _expert_map(&a.gate, gate, E)
+        if a.gate.rows != F or a.gate.columns != a.up.columns:
+            raise ValueError(f"experts: gate of {a.gate.rows} x {a.gate.columns}, up of {F} x {a.up.columns}")
+    a.unit = _unit(activation, constants, a.gated, a.constants)
+    return 0
+
+
+cdef bint _is_here(const moe_args *a, ptrdiff_t e) noexcept nogil:
+    """Whether every matrix of an expert is in memory."""
+    return a.up.data[e] != NULL and a.down.data[e] != NULL and (not a.gate.rows or a.gate.data[e] != NULL)
+
+
+cdef int _routing(route_args *a, const float[::1] bias, tuple spec) except -1:
+    """What does not depend on the tokens, for a.E experts; spec: as Table.route has it from gate to scale."""
+    gate, select_by, groups, groups_used, cap, inverse_cap, normalise, least, scale = spec
+    if groups < 1 or a.E % groups or not 1 <= groups_used <= groups:
+        raise ValueError(f"{groups_used} of {groups} groups of {a.E} experts")
+    a.groups, a.groups_used, a.bias = groups, groups_used, NULL
+    if bias is not None:
+        if bias.shape[0] != a.E:
+            raise ValueError(f"a bias of {bias.shape[0]} for {a.E} experts")
+        a.bias = &bias[0]
+    a.gate, a.by = _index(GATES, gate, "gate"), _index(CHOICES, select_by, "choice")
+    a.cap, a.inverse_cap, a.normalise, a.least = cap, inverse_cap, normalise, least
+    a.scaled, a.scale = scale is not None, 1.0 if scale is None else scale
     return 0
 
 
@@ -386,30 +423,23 @@ cdef class Table:
         """x (T, D), ids (T, k), weights (T, k) into out (T, D), as reference moe_ffn. up, gate, down: (Stack, bias,
         scale), gate None where there is none. fused: the first half of up's rows, whole groups of 16, is the gate."""
         cdef moe_args a
-        cdef ptrdiff_t E = (<Stack>up[0]).experts, F
+        cdef ptrdiff_t t, r
         _checked_threads(n_threads)
-        a.T, a.k, a.E = x.shape[0], ids.shape[1], E
-        a.fused, a.gated, a.weigh_input = fused, fused or gate is not None, weigh_input
-        a.gate.rows = a.gate.columns = a.gate.kind = 0
+        a.T, a.k = x.shape[0], ids.shape[1]
         if ids.shape[0] != a.T or weights.shape[0] != a.T or weights.shape[1] != a.k or out.shape[0] != a.T:
             raise ValueError(f"experts: {a.T} tokens, {ids.shape[0]} x {a.k} ids, {weights.shape[0]} x "
                              f"{weights.shape[1]} weights, {out.shape[0]} outputs do not fit")
         if a.T == 0:
             return
-        if a.k < 1 or (fused and gate is not None):
-            raise ValueError(f"experts: {a.k} for a token, fused {bool(fused)}")
-        _expert_map(&a.up, up, E, ids)
-        _expert_map(&a.down, down, E, ids)
-        F = a.down.columns
-        if a.up.rows != (2 * F if fused else F) or (fused and F % 16):
-            raise ValueError(f"experts: {a.up.rows} rows up do not fit {F} columns down")
-        if gate is not None:
-            _expert_map(&a.gate, gate, E, ids)
-            if a.gate.rows != F or a.gate.columns != a.up.columns:
-                raise ValueError(f"experts: gate of {a.gate.rows} x {a.gate.columns}, up of {F} x {a.up.columns}")
+        if a.k < 1:
+            raise ValueError(f"experts: {a.k} for a token")
+        _experts(&a, up, gate, down, activation, constants, fused, weigh_input)
         if x.shape[1] != a.up.columns or out.shape[1] != a.down.rows:
             raise ValueError(f"experts: input of {x.shape[1]}, output of {out.shape[1]} do not fit")
-        a.unit = _unit(activation, constants, a.gated, a.constants)
+        for t in range(a.T):
+            for r in range(a.k):
+                if not 0 <= ids[t, r] < a.E or not _is_here(&a, ids[t, r]):
+                    raise ValueError(f"expert {ids[t, r]} is not here")
         a.x, a.ids, a.weights, a.out, a.scratch = &x[0, 0], &ids[0, 0], &weights[0, 0], &out[0, 0], NULL
         self._reserve(self.c.moe_scratch(&a))
         a.scratch = self.scratch
@@ -426,22 +456,13 @@ cdef class Table:
         or None."""
         cdef route_args a
         _checked_threads(n_threads)
-        a.T, a.E, a.k, a.groups, a.groups_used = logits.shape[0], logits.shape[1], ids.shape[1], groups, groups_used
+        a.T, a.E, a.k = logits.shape[0], logits.shape[1], ids.shape[1]
         if ids.shape[0] != a.T or weights.shape[0] != a.T or weights.shape[1] != a.k or not 1 <= a.k <= a.E:
             raise ValueError(f"routing {a.T} x {a.E} logits to {ids.shape[0]} x {a.k} experts of {weights.shape[0]} x "
                              f"{weights.shape[1]} weights: shapes do not fit")
-        if groups < 1 or a.E % groups or not 1 <= groups_used <= groups:
-            raise ValueError(f"{groups_used} of {groups} groups of {a.E} experts")
+        _routing(&a, bias, (gate, select_by, groups, groups_used, cap, inverse_cap, normalise, least, scale))
         if a.T == 0:
             return
-        a.bias = NULL
-        if bias is not None:
-            if bias.shape[0] != a.E:
-                raise ValueError(f"a bias of {bias.shape[0]} for {a.E} experts")
-            a.bias = &bias[0]
-        a.gate, a.by = _index(GATES, gate, "gate"), _index(CHOICES, select_by, "choice")
-        a.cap, a.inverse_cap, a.normalise, a.least = cap, inverse_cap, normalise, least
-        a.scaled, a.scale = scale is not None, 1.0 if scale is None else scale
         a.logits, a.ids, a.weights = &logits[0, 0], &ids[0, 0], &weights[0, 0]
         self._reserve(self.c.route_scratch(&a) * <size_t>n_threads * sizeof(float))
         a.scratch = <float *>self.scratch
@@ -475,4 +496,5 @@ HAS_OPENMP = bool(REF_ENGINE_OPENMP)
 
 
 include "halves.pxi"
+include "layers.pxi"
 include "ceilings.pxi"

@@ -21,7 +21,7 @@ from ref_engine.spec import AttentionSpec, FfnSpec, LayerSpec, NormSpec
 from ref_engine.weights import LayerTensors
 
 _MOST_HEAD = 1024  # numbers in a key, as in c/table.h
-_Compiled = TypeVar("_Compiled", "native.AttentionHalf", "native.FfnHalf")
+_Compiled = TypeVar("_Compiled")
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Halves:
         sequences: Sequence[KeysAndValues],
     ) -> F32 | None:  # fmt: skip
         """See `Ops.attention_half`."""
-        half = kept("attention half", layer, tensors, self._attention)
+        half = self.attention_of(layer, tensors)
         if half is None or any(k.dtype != np.float16 for _, k, _ in sequences):
             return None
         cos, sin = (None, None) if turn is None else turn
@@ -46,12 +46,18 @@ class Halves:
 
     def ffn(self, x: F32, layer: LayerSpec, tensors: LayerTensors) -> F32 | None:
         """See `Ops.ffn_half`."""
-        half = kept("ffn half", layer, tensors, self._ffn)
+        half = self.ffn_of(layer, tensors)
         if half is None:
             return None
         out: F32 = np.empty(x.shape, np.float32)
         half.run(self.kernels.table, as_f32(x), out, self.kernels.n_threads)
         return out
+
+    def attention_of(self, layer: LayerSpec, tensors: LayerTensors) -> native.AttentionHalf | None:
+        return kept("attention half", layer, tensors, self._attention)
+
+    def ffn_of(self, layer: LayerSpec, tensors: LayerTensors) -> native.FfnHalf | None:
+        return kept("ffn half", layer, tensors, self._ffn)
 
     def _attention(self, layer: LayerSpec, tensors: LayerTensors) -> native.AttentionHalf | None:
         a = layer.mixer
@@ -61,7 +67,7 @@ class Halves:
         norms = (layer.mixer_norm, layer.mixer_post_norm, a.q_norm, a.k_norm)
         if not all(has_map(tensors, name) for name in names) or not all(has_norm(tensors, norm) for norm in norms):
             return None
-        q, k, v, output = (self._map(tensors, name) for name in names)
+        q, k, v, output = (self.map(tensors, name) for name in names)
         return native.AttentionHalf(
             q,
             k,
@@ -97,9 +103,9 @@ class Halves:
         if not all(has_map(tensors, name) for name in names) or not all(has_norm(tensors, norm) for norm in norms):
             return None
         return native.FfnHalf(
-            self._map(tensors, f.up),
-            self._map(tensors, f.gate) if len(names) == 3 else None,
-            self._map(tensors, f.down),
+            self.map(tensors, f.up),
+            self.map(tensors, f.gate) if len(names) == 3 else None,
+            self.map(tensors, f.down),
             f.activation,
             f.constants if f.gated and f.activation in ffn.UNITS else (),
             f.gated,
@@ -108,7 +114,7 @@ class Halves:
             layer.residual_scale,
         )
 
-    def _map(self, tensors: LayerTensors, name: str) -> native.Map:
+    def map(self, tensors: LayerTensors, name: str) -> native.Map:
         weight, bias, _ = tensors.map(name)
         bias = None if bias is None else as_f32(bias)
         if weight.is_plain:

@@ -65,6 +65,17 @@ def route(
     ids, weights = np.empty(chosen, np.int32), np.empty(chosen, np.float32)
     kernels.table.route(
         as_f32(logits),
+        *routing(r, bias),
+        ids,
+        weights,
+        kernels.n_threads,
+    )
+    return ids, weights
+
+
+def routing(r: RoutingSpec, bias: F32 | None) -> native.Routing:
+    """What a spec says, as the kernel takes it."""
+    return (
         optional(bias),
         r.gate,
         r.select_by,
@@ -75,21 +86,23 @@ def route(
         r.normalise,
         float(moe.LEAST_SUM),
         r.scale,
-        ids,
-        weights,
-        kernels.n_threads,
     )
-    return ids, weights
 
 
 def in_one_call(experts: Experts, ids: Ids) -> bool:
     """Whether the kernel knows these experts, and all that are chosen may be in memory together."""
-    stacks = [s.weight for s in (experts.up, experts.gate, experts.down) if s is not None]
-    if not all(has_kernel(w.type) for w in stacks):
-        return False
-    if experts.fused and experts.down.weight.shape[2] % 16:
-        return False
-    return all(w.expert_cache is None for w in stacks) or fits(stacks, ids)
+    stacks = stacks_of(experts)
+    return known(experts) and (all(w.expert_cache is None for w in stacks) or fits(stacks, ids))
+
+
+def stacks_of(experts: Experts) -> list[Weight]:
+    return [s.weight for s in (experts.up, experts.gate, experts.down) if s is not None]
+
+
+def known(experts: Experts) -> bool:
+    """Whether the kernel knows these experts."""
+    whole = not experts.fused or experts.down.weight.shape[2] % 16 == 0
+    return whole and all(has_kernel(w.type) for w in stacks_of(experts))
 
 
 def fits(stacks: list[Weight], ids: Ids) -> bool:
@@ -110,18 +123,28 @@ def located(stack: Stack, ids: Ids, kernels: Kernels) -> native.ExpertMap:
 
     Those of a bounded cache are held by what this returns, since the cache may drop them.
     """
-    w = stack.weight
-    bounded = w.expert_cache is not None and not w.is_plain
-    places: native.Stack | None = None if bounded else w.kept.get(_STACK)
-    if places is None:
-        places = native.Stack(w.type.name, *w.shape)
-        if w.is_plain:
-            places.lay(w.data)
-        if not bounded:
-            w.kept[_STACK] = places
+    places = places_of(stack.weight)
     for e in places.missing(ids):
-        places.put(e, kernels.packed(w.expert(e)))
+        places.put(e, kernels.packed(stack.weight.expert(e)))
     return places, optional(stack.bias), optional(stack.scale)
+
+
+def mapped(stack: Stack) -> native.ExpertMap:
+    """The same of a stack that is not bounded, for experts that are yet to be chosen."""
+    return places_of(stack.weight), optional(stack.bias), optional(stack.scale)
+
+
+def places_of(w: Weight) -> native.Stack:
+    """Where the matrices of a stack are, those that have been used; made anew each time where they may be dropped."""
+    bounded = w.expert_cache is not None and not w.is_plain
+    found: native.Stack | None = None if bounded else w.kept.get(_STACK)
+    if found is None:
+        found = native.Stack(w.type.name, *w.shape)
+        if w.is_plain:
+            found.lay(w.data)
+        if not bounded:
+            w.kept[_STACK] = found
+    return found
 
 
 def optional(x: F32 | None) -> F32 | None:

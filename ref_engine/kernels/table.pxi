@@ -90,6 +90,13 @@ cdef extern from "table.h" nogil:
         int unit, gated, fused
         float constants[2]
 
+    ctypedef struct moe_half_args:
+        half_args half
+        expert_map router
+        route_args route
+        moe_args moe
+        int64_t *counts
+
     ctypedef struct kernel_table:
         const char *name
         void (*quantize32)(const float *, ptrdiff_t, ptrdiff_t, uint8_t *, int) noexcept nogil
@@ -110,6 +117,8 @@ cdef extern from "table.h" nogil:
         void (*moe)(const moe_args *, int) noexcept nogil
         size_t (*attention_half)(const attention_half_args *, int) noexcept nogil
         size_t (*ffn_half)(const ffn_half_args *, int) noexcept nogil
+        size_t (*moe_half_route)(const moe_half_args *, int) noexcept nogil
+        void (*moe_half_give)(const moe_half_args *, int) noexcept nogil
         int32_t (*dots_alone)(ptrdiff_t) noexcept nogil
         int32_t (*read_alone)(const uint8_t *, ptrdiff_t) noexcept nogil
 

@@ -19,8 +19,8 @@ from ref_engine.reference.elementary import exp, sigmoid, softplus, tanh
 from ref_engine.reference.ffn import activation, glu, glu_name
 from ref_engine.reference.linear import linear_f32, linear_q8
 from ref_engine.reference.sums import F32, lane_sum
-from ref_engine.spec import RoutingSpec
-from ref_engine.weights import Weight
+from ref_engine.spec import MoeSpec, RoutingSpec
+from ref_engine.weights import LayerTensors, Weight
 
 Ids = NDArray[np.int32]  # (T, k): expert numbers, the best first
 Tap = Callable[[str, NDArray[Any]], NDArray[Any]]
@@ -158,6 +158,28 @@ class Experts:
     fused: bool = False
     constants: tuple[float, ...] = ()
     weigh_input: bool = False
+
+
+def experts_of(m: MoeSpec, tensors: LayerTensors, suffix: str = "exps") -> Experts:
+    """The stacks ffn_*_{suffix} of a layer."""
+
+    def stack(name: str, factors: str = "") -> Stack:
+        bias, scale = f"ffn_{name}_{suffix}.bias", f"ffn_{factors or name}_{suffix}.scale"
+        return Stack(
+            tensors[f"ffn_{name}_{suffix}.weight"],
+            tensors.vector(bias) if m.bias != "no" else None,
+            tensors.vector(scale) if m.scales != "no" else None,
+        )
+
+    return Experts(
+        up=stack("gate_up", "up") if m.fused else stack("up"),
+        down=stack("down"),
+        activation=m.activation,
+        gate=stack("gate") if m.gated and not m.fused else None,
+        fused=m.fused,
+        constants=m.constants,
+        weigh_input=m.weigh_input,
+    )
 
 
 class Linear(Protocol):

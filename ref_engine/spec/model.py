@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
 
 from ref_engine.spec.hyper import StreamsSpec
 from ref_engine.spec.layer import LayerSpec
@@ -47,7 +48,7 @@ class ModelSpec:
     def output(self) -> str:
         return self.embedding if self.tied else "output.weight"
 
-    @property
+    @cached_property
     def ropes(self) -> frozenset[RopeSpec]:
         """Every way of turning that the layers ask for."""
         halves = (part for layer in self.layers for part in layer.halves)

@@ -255,6 +255,6 @@ def test_stacks_refuse_what_is_not_theirs(one_thread: Kernels, drawn: Callable[[
         native.Stack("Q8_0", 5, 64, 32).lay(np.zeros(639, np.uint8))
     with pytest.raises(ValueError, match="whole blocks"):
         native.Stack("Q4_K", 5, 64, 32)
-    empty = native.Stack("Q8_0", 5, 64, 32), None, None
+    empty, down = ((native.Stack("Q8_0", 5, *shape), None, None) for shape in ((64, 32), (32, 64)))
     with pytest.raises(ValueError, match="is not here"):
-        one_thread.table.moe(d.x, d.ids, d.weights, empty, empty, empty, "silu", (), False, False, d.x.copy(), 1)
+        one_thread.table.moe(d.x, d.ids, d.weights, empty, empty, down, "silu", (), False, False, d.x.copy(), 1)

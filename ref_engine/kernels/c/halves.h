@@ -187,3 +187,57 @@ static size_t ffn_half(const ffn_half_args *a, int threads)
             ffn_tokens(a, t, half->T - t < together ? half->T - t : together, x, rounded, h, rounded_h, threads);
     return at;
 }
+
+/* What the two calls of a mixture's half share, and room for what each needs by itself. */
+typedef struct {
+    int32_t *ids;
+    float *in, *logits, *weights, *y;
+    uint8_t *room;
+    size_t bytes;
+} moe_half_places_t;
+
+static moe_half_places_t moe_half_places(const moe_half_args *a, int threads)
+{
+    const ptrdiff_t T = a->half.T, D = a->half.D, pairs = T * a->route.k;
+    const size_t rounded = (size_t)(T * rounded_bytes(&a->router)), experts = moe_scratch(&a->moe);
+    const size_t scores = route_scratch(&a->route) * (size_t)threads * 4;
+    uint8_t *scratch = a->half.scratch;
+    moe_half_places_t p;
+    size_t at = 0, most = rounded > experts ? rounded : experts;
+    p.ids = (int32_t *)take(scratch, &at, pairs * 4);
+    p.weights = (float *)take(scratch, &at, pairs * 4);
+    p.in = (float *)take(scratch, &at, T * D * 4);
+    p.logits = (float *)take(scratch, &at, T * a->route.E * 4);
+    p.y = (float *)take(scratch, &at, T * D * 4);
+    p.room = take(scratch, &at, (ptrdiff_t)(most > scores ? most : scores));
+    p.bytes = at;
+    return p;
+}
+
+static size_t moe_half_route(const moe_half_args *a, int threads)
+{
+    const half_args *half = &a->half;
+    const moe_half_places_t p = moe_half_places(a, threads);
+    if (!half->scratch)
+        return p.bytes;
+    const float *in = normed(&half->before, half->x, half->T, half->D, p.in, threads);
+    round_tokens(&a->router, in, half->T, p.room, threads);
+    map_tokens(&a->router, p.room, half->T, p.logits, threads);
+    route_args choices = a->route;
+    choices.logits = p.logits, choices.ids = p.ids, choices.weights = p.weights, choices.scratch = (float *)p.room;
+    route(&choices, threads);
+    return p.bytes;
+}
+
+static void moe_half_give(const moe_half_args *a, int threads)
+{
+    const half_args *half = &a->half;
+    const moe_half_places_t p = moe_half_places(a, threads);
+    moe_args experts = a->moe;
+    experts.x = half->before.there ? p.in : half->x;
+    experts.ids = p.ids, experts.weights = p.weights, experts.out = p.y, experts.scratch = p.room;
+    moe(&experts, threads);
+    for (ptrdiff_t i = 0; a->counts && i < half->T * a->route.k; i++)
+        a->counts[p.ids[i]]++;
+    add_half(half, 0, half->T, p.y, threads);
+}

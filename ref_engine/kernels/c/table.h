@@ -119,6 +119,16 @@ typedef struct {
     float constants[2];
 } ffn_half_args;
 
+/* A mixture's half, in two calls: which experts, then what they give. In between the caller sees to it that those are
+   there, whose numbers (T, k) the scratch begins with. */
+typedef struct {
+    half_args half;
+    expert_map router; /* (E, D), of one "expert" */
+    route_args route;  /* T, E, k and what the spec says; the rest is filled in */
+    moe_args moe;      /* the same */
+    int64_t *counts;   /* (E,) to count tokens in, or NULL */
+} moe_half_args;
+
 typedef struct {
     const char *name;
     void (*quantize32)(const float *x, ptrdiff_t T, ptrdiff_t blocks, uint8_t *out, int threads);
@@ -146,6 +156,8 @@ typedef struct {
     void (*moe)(const moe_args *a, int threads);
     size_t (*attention_half)(const attention_half_args *a, int threads); /* bytes of scratch that it needs */
     size_t (*ffn_half)(const ffn_half_args *a, int threads);
+    size_t (*moe_half_route)(const moe_half_args *a, int threads); /* the scratch of both */
+    void (*moe_half_give)(const moe_half_args *a, int threads);
     /* the machine's ceilings: n times 8 dots of 64 products on registers alone; n bytes (of 256) read once */
     int32_t (*dots_alone)(ptrdiff_t n);
     int32_t (*read_alone)(const uint8_t *p, ptrdiff_t n);

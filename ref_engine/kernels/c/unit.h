@@ -43,5 +43,5 @@
 const kernel_table REF_ENGINE_UNIT = {
     REF_ENGINE_NAME, quantize32, quantizek, linear, round_plain, plain,
     rms_norm,        rope,       attend_scratch, attend, glu, soft_cap, route_scratch, route, moe_scratch, moe,
-    attention_half,  ffn_half,  dots_alone, read_alone,
+    attention_half,  ffn_half,  moe_half_route, moe_half_give, dots_alone, read_alone,
 };
