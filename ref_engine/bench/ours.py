@@ -1,6 +1,7 @@
 """One process of this engine: `python -m ref_engine.bench.ours JOB` does the works of a job and prints JSON.
 
-JOB is JSON: {"model": path, "works": [...], "threads": n or null, "backend": name or null, "activations": name}.
+JOB is JSON: {"model": path, "warm": tokens to compute first, "works": [...], "threads": n or null, "backend": name or
+null, "activations": name}.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def main() -> None:
     seconds = []
     for i, work in enumerate(job["works"]):
         if i == 0 and work["kind"] != "first":  # repacking belongs to loading, and is not what is asked for here
-            model.last_logits(drawn(32, model.spec.n_vocab), model.new_cache(64))
+            model.last_logits(drawn(job["warm"], model.spec.n_vocab, 99), model.new_cache(job["warm"]))
         seconds.append(do(work, model, began))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(json.dumps({"seconds": seconds, "load": loaded, "peak": peak, "backend": model.ops.name}))

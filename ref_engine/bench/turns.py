@@ -13,6 +13,7 @@ from typing import Any
 
 from ref_engine.bench.works import Work
 from ref_engine.errors import RefEngineError
+from ref_engine.files.gguf import open_gguf
 
 PEERS = ("llama-cpp", "ik-llama", "numpy")
 _PACKAGES = {"llama-cpp": "llama-cpp-python", "ik-llama": "ik-llama-cpp-python"}
@@ -31,9 +32,9 @@ class Side:
     gpu_layers: int | None = None
     experts_on: str | None = None
 
-    def command(self, model: Path, works: Sequence[Work]) -> list[str]:
+    def command(self, model: Path, works: Sequence[Work], warm: int) -> list[str]:
         job = {
-            "model": str(model), "works": [work.as_dict() for work in works], "threads": self.threads,
+            "model": str(model), "warm": warm, "works": [work.as_dict() for work in works], "threads": self.threads,
             "engine": self.name, "backend": self.backend, "activations": self.activations,
             "without_amx": self.without_amx, "gpu_layers": self.gpu_layers, "experts_on": self.experts_on,
         }  # fmt: skip
@@ -76,7 +77,7 @@ def in_turn(
     Raises RefEngineError where a process fails, with what it said last.
     """
     found = {side.name: Times() for side in sides}
-    current = list(sides)
+    current, warm = list(sides), warm_tokens(model)
     groups = [[work] for work in works if work.kind == "first"]
     rest = [work for work in works if work.kind != "first"]
     groups += [rest] if rest else []
@@ -84,7 +85,7 @@ def in_turn(
         for _ in range(runs):
             for i, side in enumerate(current):
                 advance(f"{side.name}: {', '.join(work.name for work in group)}")
-                result, current[i] = _run(side, model, group)
+                result, current[i] = _run(side, model, group, warm)
                 times = found[side.name]
                 for work, seconds in zip(group, result["seconds"], strict=True):
                     times.seconds.setdefault(work.name, []).append(seconds)
@@ -94,11 +95,18 @@ def in_turn(
     return found
 
 
-def _run(side: Side, model: Path, works: Sequence[Work]) -> tuple[dict[str, Any], Side]:
+def warm_tokens(model: Path) -> int:
+    """How many tokens each process computes before it measures, so that each weight has been read and, where an engine
+    does that, repacked: of a mixture enough for all experts. Raises GGUFError for what is no model file."""
+    with open_gguf(model) as file:
+        return 512 if file.metadata.get(f"{file.metadata.get('general.architecture')}.expert_count") else 32
+
+
+def _run(side: Side, model: Path, works: Sequence[Work], warm: int) -> tuple[dict[str, Any], Side]:
     """What one process found, and the side as it had to be run: without AMX, if its build crashes with it."""
-    done = subprocess.run(side.command(model, works), capture_output=True, text=True, check=False)
+    done = subprocess.run(side.command(model, works, warm), capture_output=True, text=True, check=False)
     if done.returncode < 0 and side.name in _PACKAGES and not side.without_amx and sys.platform == "linux":
-        return _run(Side(side.name, side.python, side.threads, without_amx=True), model, works)
+        return _run(Side(side.name, side.python, side.threads, without_amx=True), model, works, warm)
     if done.returncode:
         said = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
         if "No module named" in said and side.name in _PACKAGES:

@@ -186,4 +186,3 @@ def test_what_does_not_fit_is_refused(isa: str, make_weight: Make) -> None:
         native.Places(compiled.compiled, [(rows, rows[:3].copy())])
     run(kernels, x, turns, [(places, at)], counts, compiled.fetch, out, 1)  # and goes on working
     assert counts[0].sum() == 2 * MOE.n_used
-

@@ -255,7 +255,7 @@ OP void tile(int kind, int n, const uint8_t *w, const uint8_t *wide, const uint8
    rest to the others; with few its whole share. */
 OP ptrdiff_t groups_at_a_time(ptrdiff_t groups, ptrdiff_t T, int threads)
 {
-    return T >= WIDE_FROM ? 1 : (groups + threads - 1) / threads;
+    return T >= WIDE_FROM ? 1 : (groups + 4 * threads - 1) / (4 * threads);
 }
 
 static void linear(int kind, const uint8_t *w, const uint8_t *x, ptrdiff_t T, ptrdiff_t rows, ptrdiff_t blocks,
