@@ -32,6 +32,8 @@ def do(work: dict[str, Any], model: Model, began: float) -> float:
         model.last_logits(prompts[0], caches[0])
         return time.perf_counter() - began
     if work["kind"] == "prefill":
+        model.last_logits(drawn(work["prompt"], vocab, 98), caches[0])  # the same once before, as llama-bench does
+        caches[0].truncate(0)
         start = time.perf_counter()
         model.last_logits(prompts[0], caches[0])
         return time.perf_counter() - start
