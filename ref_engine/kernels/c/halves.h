@@ -3,22 +3,35 @@
    Every step has the bits of the kernel that does it alone. Nothing of it is written to fresh memory but the result. */
 #define FFN_TOKENS 264 /* at a time, so that what is hidden stays in a core's cache */
 
-/* T tokens of n numbers, normalised into y; x itself where there is no norm. */
-static const float *normed(const norm_args *norm, const float *x, ptrdiff_t T, ptrdiff_t n, float *y, int threads)
+/* The row of token t as what follows reads it: normalised into y (T, n), or x's own where there is no norm. */
+OP const float *normed_row(const norm_args *norm, const float *x, ptrdiff_t t, ptrdiff_t n, float *y)
 {
     if (!norm->there)
-        return x;
-    rms_norm(x, norm->weight, T, n, norm->eps, y, threads);
-    return y;
+        return x + t * n;
+    norm_row(x + t * n, norm->weight, n, norm->eps, y + t * n);
+    return y + t * n;
+}
+
+/* T tokens, normalised into y where there is a norm, as they go into products with the maps: each into its own place, or
+   once for all that are rounded alike and have the same. */
+static void enter_tokens(const norm_args *norm, const float *x, ptrdiff_t T, float *y, const expert_map *const *maps,
+                         uint8_t *const *out, int n_maps, int threads)
+{
+    (void)threads;
+#pragma omp parallel for num_threads(threads) schedule(static) if (T > 1)
+    for (ptrdiff_t t = 0; t < T; t++) {
+        const float *row = normed_row(norm, x, t, maps[0]->columns, y);
+        for (int i = 0; i < n_maps; i++)
+            if (i == 0 || out[i] != out[i - 1])
+                round_for(maps[i], row, t, T, out[i]);
+    }
 }
 
 /* T tokens as they go into a product with m. */
 static void round_tokens(const expert_map *m, const float *x, ptrdiff_t T, uint8_t *out, int threads)
 {
-    (void)threads;
-#pragma omp parallel for num_threads(threads) schedule(static) if (T > 1)
-    for (ptrdiff_t t = 0; t < T; t++)
-        round_for(m, x + t * m->columns, t, T, out);
+    const norm_args none = {0, NULL, 0};
+    enter_tokens(&none, x, T, NULL, &m, &out, 1, threads);
 }
 
 /* Rounded tokens times the matrix, and the bias -> y (T, rows). */
@@ -116,32 +129,34 @@ static size_t attention_half(const attention_half_args *a, int threads)
     const half_args *half = &a->half;
     const expert_map *maps[] = {&a->q, &a->k, &a->v};
     const ptrdiff_t T = half->T, D = half->D, H = a->attend.H;
-    size_t at = 0, most = 0;
+    size_t at = 0, most = 0, own[3] = {0};
     float *x = (float *)take(half->scratch, &at, T * D * 4), *results[3];
-    uint8_t *rounded = NULL, *rounded_mixed = take(half->scratch, &at, T * rounded_bytes(&a->output));
+    uint8_t *rounded[3], *rounded_mixed = take(half->scratch, &at, T * rounded_bytes(&a->output));
     for (int i = 0; i < 3; i++)
         results[i] = (float *)take(half->scratch, &at, T * maps[i]->rows * 4);
     float *mixed = (float *)take(half->scratch, &at, T * H * a->attend.Vd * 4);
     for (ptrdiff_t i = 0; i < a->n_shares; i++) {
         attend_args one = a->attend;
         one.T = a->shares[i].T, one.S = a->shares[i].S;
-        size_t floats = attend_scratch(&one, threads);
-        most = floats > most ? floats : most;
+        size_t bytes = attend_scratch(&one, threads) * 4;
+        most = bytes > most ? bytes : most;
     }
-    for (int i = 0; i < 3; i++) /* for the products and, when they are done, for the scores */
-        most = (size_t)(T * rounded_bytes(maps[i])) / 4 + 1 > most ? (size_t)(T * rounded_bytes(maps[i])) / 4 + 1 : most;
-    rounded = take(half->scratch, &at, (ptrdiff_t)most * 4);
+    size_t entered = 0; /* for the products and, when they are done, for the scores */
+    for (int i = 0; i < 3; i++) {
+        own[i] = i && same_rounding(maps[i]->kind, maps[i - 1]->kind) ? own[i - 1] : entered;
+        entered += i && own[i] == own[i - 1] ? 0 : (size_t)ALIGN64(T * rounded_bytes(maps[i]));
+    }
+    uint8_t *room = take(half->scratch, &at, (ptrdiff_t)(entered > most ? entered : most));
     if (!half->scratch)
         return at;
-    const float *in = normed(&half->before, half->x, T, D, x, threads);
-    for (int i = 0; i < 3; i++) {
-        if (i == 0 || !same_rounding(maps[i]->kind, maps[i - 1]->kind))
-            round_tokens(maps[i], in, T, rounded, threads);
-        map_tokens(maps[i], rounded, T, results[i], threads);
-    }
+    for (int i = 0; i < 3; i++)
+        rounded[i] = room + own[i];
+    enter_tokens(&half->before, half->x, T, x, maps, rounded, 3, threads);
+    for (int i = 0; i < 3; i++)
+        map_tokens(maps[i], rounded[i], T, results[i], threads);
     for (ptrdiff_t i = 0; i < a->n_shares; i++) {
         prepare_share(a, a->shares + i, results[0], results[1], results[2], threads);
-        attend_share(a, a->shares + i, results[0], mixed, (float *)rounded, threads);
+        attend_share(a, a->shares + i, results[0], mixed, (float *)room, threads);
     }
     round_tokens(&a->output, mixed, T, rounded_mixed, threads);
     map_tokens(&a->output, rounded_mixed, T, x, threads);
@@ -157,10 +172,8 @@ static void ffn_tokens(const ffn_half_args *a, ptrdiff_t first, ptrdiff_t T, flo
     const ptrdiff_t F = a->down.columns, groups = groups_of(F);
     const expert_map *gate = a->fused ? &a->up : a->gated ? &a->gate : NULL;
     const int two_ways = gate && !same_rounding(a->up.kind, gate->kind);
-    const float *in = normed(&half->before, half->x + first * half->D, T, half->D, x, threads);
-    round_tokens(&a->up, in, T, rounded[0], threads);
-    if (two_ways)
-        round_tokens(gate, in, T, rounded[1], threads);
+    const expert_map *maps[] = {&a->up, gate};
+    enter_tokens(&half->before, half->x + first * half->D, T, x, maps, rounded, 1 + two_ways, threads);
     const ptrdiff_t chunk = groups_at_a_time(groups, T, threads);
     (void)chunk;
 #pragma omp parallel for num_threads(threads) schedule(dynamic, chunk)
@@ -220,8 +233,8 @@ static size_t moe_half_route(const moe_half_args *a, int threads)
     const moe_half_places_t p = moe_half_places(a, threads);
     if (!half->scratch)
         return p.bytes;
-    const float *in = normed(&half->before, half->x, half->T, half->D, p.in, threads);
-    round_tokens(&a->router, in, half->T, p.room, threads);
+    const expert_map *router = &a->router;
+    enter_tokens(&half->before, half->x, half->T, p.in, &router, &p.room, 1, threads);
     map_tokens(&a->router, p.room, half->T, p.logits, threads);
     route_args choices = a->route;
     choices.logits = p.logits, choices.ids = p.ids, choices.weights = p.weights, choices.scratch = (float *)p.room;
