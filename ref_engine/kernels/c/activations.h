@@ -33,9 +33,10 @@ OP vi round16(vf x, int8_t *q)
     return whole;
 }
 
-/* `count` blocks of 32, up to 16, of token t in a tile of n: `block` is where the first is. What each needs of all its 32
-   numbers is a lane of vectors that all share. A block without a finite scale is zeros. */
-OP void round32(int count, const float *x, uint8_t *block, int n, int t)
+/* `count` blocks of 32, up to 16: the integers of the first to q, of the others q_step bytes later each, and so its
+   words. What each needs of all its 32 numbers is a lane of vectors that all share. A block without a finite scale is
+   zeros. */
+OP void round32_to(int count, const float *x, int8_t *q, ptrdiff_t q_step, int32_t *to, ptrdiff_t step)
 {
     vi most[16], sums[16];
     UNROLL for (int b = 0; b < 2 * count; b++) __builtin_prefetch(x + 32 * 16 + 16 * b);
@@ -55,15 +56,14 @@ OP void round32(int count, const float *x, uint8_t *block, int n, int t)
         if (b >= count)
             continue;
         const float *from = x + 32 * b;
-        int8_t *q = (int8_t *)block + b * n * X32_BYTES + 32 * t;
-        vi low = round16(vf_mul(vf_load(from), vf_set1(by[b])), q);
-        sums[FOLD_SLOT(b)] = vi_add(low, round16(vf_mul(vf_load(from + 16), vf_set1(by[b])), q + 16));
+        vi low = round16(vf_mul(vf_load(from), vf_set1(by[b])), q + b * q_step);
+        sums[FOLD_SLOT(b)] = vi_add(low, round16(vf_mul(vf_load(from + 16), vf_set1(by[b])), q + b * q_step + 16));
     }
     if (vm_any(lost)) {
         vf_store(dropped, vf_select(lost, vf_set1(1), none));
         for (int b = 0; b < count; b++)
             if (dropped[b] != 0) {
-                memset(block + b * n * X32_BYTES + 32 * t, 0, 32);
+                memset(q + b * q_step, 0, 32);
                 sums[FOLD_SLOT(b)] = vi_set1(0);
             }
     }
@@ -73,9 +73,27 @@ OP void round32(int count, const float *x, uint8_t *block, int n, int t)
     vi_store(words[2], vi_mul(sum, vi_set1(-8)));
     vi_store(words[3], vi_mul(sum, vi_set1(-16)));
     vi_store(words[4], vi_mul(sum, vi_set1(-128)));
-    int32_t *to = (int32_t *)(block + 32 * n) + X32_WORDS * t;
-    for (int b = 0; b < count; b++, to += n * (X32_BYTES / 4))
+    for (int b = 0; b < count; b++, to += step)
         UNROLL for (int i = 0; i < X32_WORDS; i++) to[i] = words[i][b];
+}
+
+/* Blocks of token t in a tile of n: `block` is where the first is. */
+OP void round32(int count, const float *x, uint8_t *block, int n, int t)
+{
+    round32_to(count, x, (int8_t *)block + 32 * t, n * X32_BYTES, (int32_t *)(block + 32 * n) + X32_WORDS * t,
+               n * (X32_BYTES / 4));
+}
+
+/* One block of each of the n tokens of a tile, x (n, 32). */
+OP void round_tile32(int n, const float *x, uint8_t *block)
+{
+    int8_t *q = (int8_t *)block;
+    int32_t *words = (int32_t *)(block + 32 * n);
+    if (n == TILE)
+        round32_to(TILE, x, q, 32, words, X32_WORDS);
+    else
+        for (int t = 0; t < n; t += 4)
+            round32_to(n - t < 4 ? n - t : 4, x + 32 * t, q + 32 * t, 32, words + X32_WORDS * t, X32_WORDS);
 }
 
 /* The first of 256 numbers that is `size` or -size; any number if one is NaN. */

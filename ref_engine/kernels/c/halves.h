@@ -164,40 +164,74 @@ static size_t attention_half(const attention_half_args *a, int threads)
     return at;
 }
 
+/* What an FFN's half needs of the scratch: h (T, F), or where `down` reads blocks of 32 such a block of T tokens for each
+   thread. */
+typedef struct {
+    float *x, *h;
+    uint8_t *rounded[2], *rounded_h;
+} ffn_places;
+
+/* Block b of the hidden features of T tokens, rounded before another is begun. own: (T, 32). */
+static void hide_block(const ffn_half_args *a, const expert_map *gate, ptrdiff_t b, const uint8_t *x_up,
+                       const uint8_t *x_gate, ptrdiff_t T, float *own, uint8_t *rounded)
+{
+    const ptrdiff_t F = a->down.columns;
+    int n;
+    for (ptrdiff_t i = 0; i < 2; i++) {
+        const ptrdiff_t g = 2 * b + i;
+        hide_group(&a->up, gate, 0, g, a->fused ? g + F / GROUP : g, x_up, x_gate, T, F, a->unit, a->constants,
+                   own + GROUP * i, 32);
+    }
+    for (ptrdiff_t t = 0; t < T; t += n) {
+        n = tile_at(T - t);
+        round_tile32(n, own + 32 * t, rounded + t * rounded_bytes(&a->down) + b * n * X32_BYTES);
+    }
+}
+
 /* T tokens from `first` on. */
-static void ffn_tokens(const ffn_half_args *a, ptrdiff_t first, ptrdiff_t T, float *x, uint8_t *const *rounded,
-                       float *h, uint8_t *rounded_h, int threads)
+static void ffn_tokens(const ffn_half_args *a, ptrdiff_t first, ptrdiff_t T, const ffn_places *p, int threads)
 {
     const half_args *half = &a->half;
     const ptrdiff_t F = a->down.columns, groups = groups_of(F);
     const expert_map *gate = a->fused ? &a->up : a->gated ? &a->gate : NULL;
     const int two_ways = gate && !same_rounding(a->up.kind, gate->kind);
     const expert_map *maps[] = {&a->up, gate};
-    enter_tokens(&half->before, half->x + first * half->D, T, x, maps, rounded, 1 + two_ways, threads);
-    const ptrdiff_t chunk = groups_at_a_time(groups, T, threads);
-    (void)chunk;
+    enter_tokens(&half->before, half->x + first * half->D, T, p->x, maps, p->rounded, 1 + two_ways, threads);
+    const uint8_t *x_up = p->rounded[0], *x_gate = p->rounded[two_ways];
+    if (in_blocks_of_32(a->down.kind)) {
+        const ptrdiff_t chunk = groups_at_a_time(F / 32, T, threads);
+        (void)chunk;
 #pragma omp parallel for num_threads(threads) schedule(dynamic, chunk)
-    for (ptrdiff_t g = 0; g < groups; g++)
-        hide_group(&a->up, gate, 0, g, a->fused ? g + groups : g, rounded[0], rounded[two_ways], T, F, a->unit,
-                   a->constants, h);
-    round_tokens(&a->down, h, T, rounded_h, threads);
-    map_tokens(&a->down, rounded_h, T, x, threads);
-    add_half(half, first, T, x, threads);
+        for (ptrdiff_t b = 0; b < F / 32; b++)
+            hide_block(a, gate, b, x_up, x_gate, T, p->h + thread_number() * T * 32, p->rounded_h);
+    } else {
+        const ptrdiff_t chunk = groups_at_a_time(groups, T, threads);
+        (void)chunk;
+#pragma omp parallel for num_threads(threads) schedule(dynamic, chunk)
+        for (ptrdiff_t g = 0; g < groups; g++)
+            hide_group(&a->up, gate, 0, g, a->fused ? g + groups : g, x_up, x_gate, T, F, a->unit, a->constants,
+                       p->h + g * GROUP, F);
+        round_tokens(&a->down, p->h, T, p->rounded_h, threads);
+    }
+    map_tokens(&a->down, p->rounded_h, T, p->x, threads);
+    add_half(half, first, T, p->x, threads);
 }
 
 static size_t ffn_half(const ffn_half_args *a, int threads)
 {
     const half_args *half = &a->half;
     const ptrdiff_t together = half->T < FFN_TOKENS ? half->T : FFN_TOKENS;
+    const ptrdiff_t hidden = in_blocks_of_32(a->down.kind) ? threads * 32 : a->down.columns;
     size_t at = 0;
-    float *x = (float *)take(half->scratch, &at, together * half->D * 4);
-    float *h = (float *)take(half->scratch, &at, together * a->down.columns * 4);
-    uint8_t *rounded[2] = {take(half->scratch, &at, together * rounded_bytes(&a->up)),
-                           take(half->scratch, &at, a->gated && !a->fused ? together * rounded_bytes(&a->gate) : 0)};
-    uint8_t *rounded_h = take(half->scratch, &at, together * rounded_bytes(&a->down));
+    ffn_places p;
+    p.x = (float *)take(half->scratch, &at, together * half->D * 4);
+    p.h = (float *)take(half->scratch, &at, together * hidden * 4);
+    p.rounded[0] = take(half->scratch, &at, together * rounded_bytes(&a->up));
+    p.rounded[1] = take(half->scratch, &at, a->gated && !a->fused ? together * rounded_bytes(&a->gate) : 0);
+    p.rounded_h = take(half->scratch, &at, together * rounded_bytes(&a->down));
     if (half->scratch)
         for (ptrdiff_t t = 0; t < half->T; t += together)
-            ffn_tokens(a, t, half->T - t < together ? half->T - t : together, x, rounded, h, rounded_h, threads);
+            ffn_tokens(a, t, half->T - t < together ? half->T - t : together, &p, threads);
     return at;
 }
 

@@ -169,10 +169,11 @@ static void expert_tile(const expert_map *m, ptrdiff_t e, ptrdiff_t g, const uin
 
 OP ptrdiff_t groups_of(ptrdiff_t rows) { return (rows + GROUP - 1) / GROUP; }
 
-/* Sixteen hidden features, group g of gate and g_up of up, of expert e for T tokens -> h (T, F). */
+/* Sixteen hidden features of F, group g of gate and g_up of up, of expert e for T tokens; h: the first of them of the
+   first token, others `stride` later. */
 static void hide_group(const expert_map *up_map, const expert_map *gate_map, ptrdiff_t e, ptrdiff_t g, ptrdiff_t g_up,
                        const uint8_t *x_up, const uint8_t *x_gate, ptrdiff_t T, ptrdiff_t F, int unit,
-                       const float *constants, float *h)
+                       const float *constants, float *h, ptrdiff_t stride)
 {
     const int here = F - g * GROUP < GROUP ? (int)(F - g * GROUP) : GROUP;
     const uint8_t *wide_up = wide_group(up_map, e, g_up, T, 0), *wide_gate = NULL;
@@ -187,7 +188,7 @@ static void hide_group(const expert_map *up_map, const expert_map *gate_map, ptr
         expert_tile(up_map, e, g_up, wide_up, x_up + t * rounded_bytes(up_map), n, up);
         hidden(unit, gate_map != NULL, constants, n, gate, up);
         for (int i = 0; i < n; i++)
-            store_rows(h + (t + i) * F + g * GROUP, vf_load(up + GROUP * i), here);
+            store_rows(h + (t + i) * stride, vf_load(up + GROUP * i), here);
     }
 }
 
@@ -198,7 +199,7 @@ static void hide(const moe_args *a, const moe_scratch_t *s, ptrdiff_t e, ptrdiff
     const expert_map *gate = a->fused ? &a->up : a->gated ? &a->gate : NULL;
     hide_group(&a->up, gate, e, g, a->fused ? g + F / GROUP : g, s->x[0] + from * rounded_bytes(&a->up),
                gate ? s->x[s->ways - 1] + from * rounded_bytes(gate) : NULL, T, F, a->unit, a->constants,
-               s->h + from * F);
+               s->h + from * F + g * GROUP, F);
 }
 
 /* Sixteen outputs of one expert for all its tokens, weighted. */
