@@ -4,6 +4,7 @@ Up to MOST rows: each weight is read once, packed as it is. In q8 mode x is roun
 other operand's type asks, and products are integer dots (`dp4a`); in f32 mode weights are unpacked in registers.
 More rows: a tile of the weight at a time is unpacked and multiplied by cuBLAS, in f32 mode in float32, in q8 mode in
 float16, to which tensor cores add in float32. A row of x is divided by a power of two first, so that float16 holds it.
+Many rows for the matrices of a stack, each with rows of its own: the kernels' arithmetic in both modes, see `Groups`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 
 from ref_engine.files.types import GGMLType
 from ref_engine.gpu import module
+from ref_engine.gpu.layers import together
 from ref_engine.gpu.module import NOTHING
 from ref_engine.gpu.packed import BLOCKS, PLAIN, Packed, has_kernel, packed
 from ref_engine.gpu.unpacked import linear as unpacked_linear
@@ -25,9 +27,22 @@ from ref_engine.reference.sums import F32
 from ref_engine.weights import Weight
 
 MOST = 8  # rows of x for which kernels are compiled
+PAIRS = 16  # as in which.cuh: rows of x that a matrix of a stack is read for at once
 _AT_ONCE = {1: 1, 2: 2, 3: 4, 4: 4, 5: 8, 6: 8, 7: 8, 8: 8}  # rows -> those of the kernel
 _ROWS, _WARP = 4, 32  # rows of a weight for each block of threads, one warp each
 _TILE = 1 << 25  # numbers of a weight that are unpacked at once
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Pairs of a row of x and a matrix of a stack, sorted by matrix, in the memory of the device.
+
+    order (n,) int32: pairs by matrix. tiles (m, 4) int32: the matrix, the first place in `order`, and how many pairs
+    from there on, at most PAIRS, have that matrix; with no pairs from some tile on.
+    """
+
+    order: Any
+    tiles: Any
 
 
 @dataclass(frozen=True)
@@ -105,13 +120,24 @@ class Products:
         slot s is row s // share of x times matrix ids[s]. ids: (n_slots,) int32; bias: (rows,), or (E, rows)."""
         tokens = 1 if ids is not None else x.x.shape[0]
         y = np.empty((n_slots if ids is not None else tokens, w.rows), np.float32, like=x.x)
-        source = "products" if w.type in BLOCKS else "plain"
-        kernel = module.get(source, f"matvec_{self.activations}_{_AT_ONCE[tokens]}", w.type.name)
         rest = [np.int32(n) for n in (w.rows, w.columns, tokens, share)]
-        b = NOTHING if bias is None else np.ascontiguousarray(bias, like=bias)
-        arguments = (*w.streams, *x.arguments, b, NOTHING if ids is None else ids, y, *rest)
+        arguments = (*w.streams, *x.arguments, together(bias), NOTHING if ids is None else ids, y, *rest)
+        kernel = self._kernel(w, "matvec", f"_{_AT_ONCE[tokens]}")
         kernel((-(-w.rows // _ROWS), n_slots), (_ROWS * _WARP,), arguments)
         return y
+
+    def grouped(self, x: Input, w: Packed, bias: F32 | None, groups: Groups, share: int) -> Any:
+        """Row p // share of x times the matrix of pair p, for n pairs: (n, rows). bias: (E, rows). Rows of pairs
+        that are in no group hold anything."""
+        y = np.empty((groups.order.size, w.rows), np.float32, like=x.x)
+        rest = [np.int32(n) for n in (w.rows, w.columns, share)]
+        arguments = (*w.streams, *x.arguments, together(bias), groups.tiles, groups.order, y, *rest)
+        self._kernel(w, "grouped")((len(groups.tiles), -(-w.rows // _ROWS)), (_ROWS * _WARP,), arguments)
+        return y
+
+    def _kernel(self, w: Packed, name: str, suffix: str = "") -> module.Kernel:
+        source = "products" if w.type in BLOCKS else "plain"
+        return module.get(source, f"{name}_{self.activations}{suffix}", w.type.name)
 
     def many(self, x: Any, w: Packed) -> Any:
         """Any number of rows times the weight, tile by tile: (T, rows)."""
