@@ -99,6 +99,12 @@ class FfnHalf(Protocol):
     def __call__(self, x: F32, layer: LayerSpec, tensors: LayerTensors) -> F32 | None: ...
 
 
+class ByHead(Protocol):
+    """x (T, H, n), stack (H, m, n), a matrix for each head -> (T, H, m)."""
+
+    def __call__(self, x: F32, stack: Weight) -> F32: ...
+
+
 @dataclass(frozen=True)
 class Ops:
     """Each field has the signature and, in q8 mode, the bits of the function of that name in `reference/`."""
@@ -119,9 +125,10 @@ class Ops:
     moe_ffn: MoeFfn
     attention_half: AttentionHalf | None = None  # coarser entries; None: always composed
     ffn_half: FfnHalf | None = None
+    by_head: ByHead | None = None
     recorder: Any = None  # makes recordings of passes, see replay.py and gpu/graph.py; None: there are none
     place: Place = HOST  # where the arrays are that the others take and give; token ids and positions are the host's
 
     def composed(self) -> Ops:
         """The same without the coarser entries, for whoever puts something of his own in the place of the others."""
-        return replace(self, attention_half=None, ffn_half=None)
+        return replace(self, attention_half=None, ffn_half=None, by_head=None)

@@ -14,14 +14,15 @@ from typing import Any
 import numpy as np
 
 from ref_engine.gpu import module
+from ref_engine.gpu.groups import Groups, grouped
 from ref_engine.gpu.module import NOTHING
 from ref_engine.gpu.packed import has_kernel, packed
-from ref_engine.gpu.products import MOST, PAIRS, Groups, Products
+from ref_engine.gpu.products import MOST, Products
 from ref_engine.reference import ffn, moe
 from ref_engine.reference.moe import Experts, Glu, Ids, Stack, Tap
 from ref_engine.reference.sums import F32
 
-_THREADS, _WARPS = 256, 4
+_THREADS = 256
 
 
 def moe_ffn(
@@ -88,20 +89,6 @@ class Maps:
         else:
             y = self.products.grouped(given, w, bias, self.groups, share)
         return y if stack.scale is None else scaled(y, stack, self.ids)
-
-
-def grouped(ids: Any, n_expert: int) -> Groups:
-    """ids (n,) int32 -> their places sorted by expert, and tiles of each expert's: as many as there can be, so that
-    the host need not know how many there are."""
-    n = ids.size
-    most = n // PAIRS + min(n, n_expert)
-    counts = np.empty(n_expert, np.int64, like=ids)
-    groups = Groups(np.empty(n, np.int32, like=ids), np.empty((most, 4), np.int32, like=ids))
-    grid, block = (-(-n_expert // _WARPS),), (32 * _WARPS,)
-    module.get("experts", "count_experts")(grid, block, (ids, np.int64(n), counts, np.int32(n_expert)))
-    arguments = (ids, np.int32(n), counts, groups.order, groups.tiles)
-    module.get("experts", "group")(grid, block, (*arguments, np.int32(n_expert), np.int32(PAIRS), np.int32(most)))
-    return groups
 
 
 def scaled(y: F32, stack: Stack, ids: Any) -> F32:

@@ -52,6 +52,7 @@ def cupy_ops(activations: Activations, experts: Ops | None = None) -> Ops:
         soft_cap=layers.soft_cap,
         route=route,
         moe_ffn=partial(moe_ffn, products, glu=layers.glu),
+        by_head=products.by_head,
         recorder=Recorder(cupy),
         place=here,
     )

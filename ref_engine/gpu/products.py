@@ -17,32 +17,21 @@ import numpy as np
 
 from ref_engine.files.types import GGMLType
 from ref_engine.gpu import module
+from ref_engine.gpu.groups import Groups, grouped
 from ref_engine.gpu.layers import together
 from ref_engine.gpu.module import NOTHING
 from ref_engine.gpu.packed import BLOCKS, PLAIN, Packed, has_kernel, packed
 from ref_engine.gpu.unpacked import linear as unpacked_linear
 from ref_engine.quant.types import BLOCK_TYPES, dequantize
 from ref_engine.reference.linear import Activations, Map
+from ref_engine.reference.linear import by_head as composed
 from ref_engine.reference.sums import F32
 from ref_engine.weights import Weight
 
 MOST = 8  # rows of x for which kernels are compiled
-PAIRS = 16  # as in which.cuh: rows of x that a matrix of a stack is read for at once
 _AT_ONCE = {1: 1, 2: 2, 3: 4, 4: 4, 5: 8, 6: 8, 7: 8, 8: 8}  # rows -> those of the kernel
 _ROWS, _WARP = 4, 32  # rows of a weight for each block of threads, one warp each
 _TILE = 1 << 25  # numbers of a weight that are unpacked at once
-
-
-@dataclass(frozen=True)
-class Groups:
-    """Pairs of a row of x and a matrix of a stack, sorted by matrix, in the memory of the device.
-
-    order (n,) int32: pairs by matrix. tiles (m, 4) int32: the matrix, the first place in `order`, and how many pairs
-    from there on, at most PAIRS, have that matrix; with no pairs from some tile on.
-    """
-
-    order: Any
-    tiles: Any
 
 
 @dataclass(frozen=True)
@@ -118,13 +107,36 @@ class Products:
     ) -> Any:
         """At most MOST rows times the weight: (T, rows). With ids of n_slots matrices of a stack, (n_slots, rows):
         slot s is row s // share of x times matrix ids[s]. ids: (n_slots,) int32; bias: (rows,), or (E, rows)."""
-        tokens = 1 if ids is not None else x.x.shape[0]
-        y = np.empty((n_slots if ids is not None else tokens, w.rows), np.float32, like=x.x)
+        if ids is not None:
+            return self._slots(x, w, bias, ids, n_slots, 1, share)
+        return self._slots(x, w, bias, NOTHING, 1, x.x.shape[0], 1)
+
+    def _slots(self, x: Input, w: Packed, bias: F32 | None, ids: Any, n_slots: int, tokens: int, share: int) -> Any:
+        """As which.cuh has it: (n_slots * tokens, rows)."""
+        y = np.empty((n_slots * tokens, w.rows), np.float32, like=x.x)
         rest = [np.int32(n) for n in (w.rows, w.columns, tokens, share)]
-        arguments = (*w.streams, *x.arguments, together(bias), NOTHING if ids is None else ids, y, *rest)
+        arguments = (*w.streams, *x.arguments, together(bias), ids, y, *rest)
         kernel = self._kernel(w, "matvec", f"_{_AT_ONCE[tokens]}")
         kernel((-(-w.rows // _ROWS), n_slots), (_ROWS * _WARP,), arguments)
         return y
+
+    def by_head(self, x: F32, stack: Weight) -> F32:
+        """As reference by_head: x (T, H, n), stack (H, m, n) -> (T, H, m). Raises ValueError for other shapes."""
+        tokens, heads, width = x.shape
+        if stack.shape[::2] != (heads, width):
+            shape = ", ".join(map(str, stack.shape))
+            raise ValueError(f"{stack.name}: input of {heads} heads of width {width}, weight of shape {shape}")
+        if not has_kernel(stack) or not x.size:
+            return composed(x, stack, self.linear)
+        w = packed(stack)
+        given = self.input(x.reshape(-1, width), w.type)
+        if tokens <= MOST:
+            y = self._slots(given, w, None, NOTHING, tokens * heads, 1, heads)
+        else:
+            ids = np.arange(tokens * heads, dtype=np.int32, like=x) % np.int32(heads)
+            y = self.grouped(given, w, None, grouped(ids, heads), 1)
+        by_head: F32 = y.reshape(tokens, heads, -1)
+        return by_head
 
     def grouped(self, x: Input, w: Packed, bias: F32 | None, groups: Groups, share: int) -> Any:
         """Row p // share of x times the matrix of pair p, for n pairs: (n, rows). bias: (E, rows). Rows of pairs

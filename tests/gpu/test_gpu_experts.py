@@ -16,9 +16,10 @@ from ref_engine.errors import ModelError
 from ref_engine.files.types import GGMLType
 from ref_engine.gpu import module
 from ref_engine.gpu.device import Device
-from ref_engine.gpu.experts import grouped, moe_ffn
+from ref_engine.gpu.experts import moe_ffn
+from ref_engine.gpu.groups import PAIRS, grouped
 from ref_engine.gpu.packed import BLOCKS, PLAIN, packed
-from ref_engine.gpu.products import PAIRS, Products
+from ref_engine.gpu.products import Products
 from ref_engine.quant.types import BLOCK_TYPES
 from ref_engine.reference import moe
 from ref_engine.reference.linear import linear_f32, linear_q8

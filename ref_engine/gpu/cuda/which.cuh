@@ -2,15 +2,15 @@
 #define ROWS 4   // warps of a block, each with a row of the weight
 #define PAIRS 16 // of one expert that share what is read of its matrix
 
-// Slots: without ids one, of `tokens` rows and one matrix. With ids, slot s is row s / share of x times matrix ids[s].
-// Grid: (rows / ROWS, slots).
+// Slots: with ids, slot s is row s / share of x times matrix ids[s]. Without, it is the `tokens` rows from row s on times
+// matrix s % share: the only slot of one matrix, or a row for each of them in turn. Grid: (rows / ROWS, slots).
 template <int T> struct Slot {
     int row, matrix, n, first_x;
     __device__ __forceinline__ Slot(const int *ids, int tokens, int share) {
         row = blockIdx.x * ROWS + threadIdx.x / WARP;
-        matrix = ids ? ids[blockIdx.y] : 0;
+        matrix = ids ? ids[blockIdx.y] : (int)blockIdx.y % share;
         n = tokens;
-        first_x = ids ? (int)blockIdx.y / share : 0;
+        first_x = ids ? (int)blockIdx.y / share : (int)blockIdx.y;
     }
     __device__ __forceinline__ int x(int t) const { return first_x + t; }
     __device__ __forceinline__ int y(int t) const { return (int)blockIdx.y + t; }
