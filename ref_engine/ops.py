@@ -72,6 +72,12 @@ class MoeFfn(Protocol):
     def __call__(self, x: F32, ids: Ids, weights: F32, experts: Experts, *, tap: MoeTap | None = None) -> F32: ...
 
 
+class CountExperts(Protocol):
+    """ids (T, k) int32 of E experts -> tokens of each (E,) int64, added to `counts` in its place where it is given."""
+
+    def __call__(self, ids: Ids, n_expert: int, counts: NDArray[np.int64] | None = None) -> NDArray[np.int64]: ...
+
+
 KeysAndValues = tuple[NDArray[np.int64], NDArray[Any], NDArray[Any]]
 """Of one sequence: positions of its new tokens (n,), the cache's keys (S, K, Hd) and values (S, K, Vd) of all its
 tokens, whose last n rows are yet to be written."""
@@ -122,6 +128,7 @@ class Ops:
     activation: Callable[[F32, str], F32]
     soft_cap: Callable[[F32, float], F32]
     route: Route
+    count_experts: CountExperts
     moe_ffn: MoeFfn
     attention_half: AttentionHalf | None = None  # coarser entries; None: always composed
     ffn_half: FfnHalf | None = None

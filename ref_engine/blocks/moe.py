@@ -93,7 +93,7 @@ def stacks(m: MoeSpec, at: Site, suffix: str) -> Experts:
 
 def note(ids: Ids, weights: F32, n_expert: int, at: Site) -> None:
     """Count the experts' tokens, and tell whoever debugs."""
-    at.p.expert_load.add(at.index, ids, n_expert)
+    at.p.expert_load.add(at.index, ids, n_expert, at.ops.count_experts)
     if log.isEnabledFor(logging.DEBUG):
         chosen, rounded = ids.tolist(), np.round(weights.astype(np.float64), 4).tolist()
         log.debug("layer %d: %d experts, chosen %s, weights %s", at.index, n_expert, chosen, rounded)

@@ -30,10 +30,18 @@ def grouped(ids: Any, n_matrices: int) -> Groups:
     know how many there are. An id that is no matrix's is in none."""
     n = ids.size
     most = n // PAIRS + min(n, n_matrices)
-    counts = np.empty(n_matrices, np.int64, like=ids)
+    counts = count_experts(ids, n_matrices)
     groups = Groups(np.empty(n, np.int32, like=ids), np.empty((most, 4), np.int32, like=ids))
-    grid, block = (-(-n_matrices // _WARPS),), (32 * _WARPS,)
-    module.get("experts", "count_experts")(grid, block, (ids, np.int64(n), counts, np.int32(n_matrices)))
-    arguments = (ids, np.int32(n), counts, groups.order, groups.tiles)
-    module.get("experts", "group")(grid, block, (*arguments, np.int32(n_matrices), np.int32(PAIRS), np.int32(most)))
+    numbers = (np.int32(i) for i in (n_matrices, PAIRS, most))
+    arguments = (ids, np.int32(n), counts, groups.order, groups.tiles, *numbers)
+    module.get("experts", "group")((-(-n_matrices // _WARPS),), (32 * _WARPS,), arguments)
     return groups
+
+
+def count_experts(ids: Any, n_expert: int, counts: Any = None) -> Any:
+    """As reference count_experts: ids (T, k) int32 -> (E,) int64. An id that is no expert's counts nowhere."""
+    added, ids = counts is not None, np.ascontiguousarray(ids, like=ids)
+    counts = counts if added else np.empty(n_expert, np.int64, like=ids)
+    arguments = (ids, np.int64(ids.size), counts, np.int32(n_expert), np.int32(added))
+    module.get("experts", "count_experts")((-(-n_expert // _WARPS),), (32 * _WARPS,), arguments)
+    return counts

@@ -17,7 +17,7 @@ from ref_engine.files.types import GGMLType
 from ref_engine.gpu import module
 from ref_engine.gpu.device import Device
 from ref_engine.gpu.experts import moe_ffn
-from ref_engine.gpu.groups import PAIRS, grouped
+from ref_engine.gpu.groups import PAIRS, count_experts, grouped
 from ref_engine.gpu.packed import BLOCKS, PLAIN, packed
 from ref_engine.gpu.products import Products
 from ref_engine.quant.types import BLOCK_TYPES
@@ -129,6 +129,16 @@ def test_pairs_are_sorted(n: int, n_expert: int, drawn_from: int, place: Device)
     np.testing.assert_array_equal(used[:, 1], np.cumsum(used[:, 2]) - used[:, 2])
     counts = np.bincount(ids[known], minlength=n_expert)
     assert len(used) == (-(-counts // PAIRS)).sum()  # an expert's matrix is read no more often than it has to be
+
+
+def test_tokens_are_counted(place: Device) -> None:
+    """Where the counts are, by one launch; the first time into an array that holds anything."""
+    ids = np.array([[0, 6], [2, 6], [6, 5]], np.int32)
+    counts = count_experts(place.put(ids)[:, ::-1], 7)
+    assert counts.get().tolist() == [1, 0, 1, 0, 0, 1, 3]
+    assert count_experts(place.put(ids - 1), 7, counts) is counts and counts.dtype == np.int64
+    want = moe.count_experts(ids[1:] - 1, 7, moe.count_experts(ids, 7)) + np.eye(7, dtype=np.int64)[5]
+    np.testing.assert_array_equal(counts.get(), want)  # an expert -1 counts nowhere
 
 
 @pytest.mark.parametrize("tokens", [2, 20])

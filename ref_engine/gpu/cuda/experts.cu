@@ -2,15 +2,15 @@
 // of each pair of a token and an expert, the expert; one that is none's is in no group.
 #define WARPS 4  // of a block
 
-// counts (experts,): pairs of each expert. A warp for each.
+// counts (experts,): pairs of each expert, added to what is there or in its place. A warp for each.
 extern "C" __global__ void __launch_bounds__(WARPS * WARP)
-count_experts(const int *ids, long long n, long long *counts, int experts) {
+count_experts(const int *ids, long long n, long long *counts, int experts, int added) {
     int e = blockIdx.x * WARPS + threadIdx.x / WARP, lane = threadIdx.x % WARP;
     if (e >= experts) return;
     int own = 0;
     for (long long i = lane; i < n; i += WARP) own += ids[i] == e;
     own = warp_sum(own);
-    if (lane == 0) counts[e] = own;
+    if (lane == 0) counts[e] = own + (added ? counts[e] : 0);
 }
 
 // order (n,): the pairs sorted by expert, those of one expert as they come. tiles (most,): expert, first place in
