@@ -48,6 +48,7 @@ def numpy_ops(activations: Activations, n_threads: int | None = None) -> Ops:
         activation=ffn.activation,
         soft_cap=attention.soft_cap,
         route=moe.route,
+        count_experts=moe.count_experts,
         moe_ffn=moe.moe_ffn_q8 if ordered else moe.moe_ffn_f32,
     )
 

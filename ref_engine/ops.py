@@ -73,6 +73,12 @@ class MoeFfn(Protocol):
     def __call__(self, x: F32, ids: Ids, weights: F32, experts: Experts, *, tap: MoeTap | None = None) -> F32: ...
 
 
+class CountExperts(Protocol):
+    """ids (T, k) int32 of E experts -> tokens of each (E,) int64, added to `counts` in its place where it is given."""
+
+    def __call__(self, ids: Ids, n_expert: int, counts: NDArray[np.int64] | None = None) -> NDArray[np.int64]: ...
+
+
 KeysAndValues = tuple[NDArray[np.int64], NDArray[Any], NDArray[Any]]
 """Of one sequence: positions of its new tokens (n,), the cache's keys (S, K, Hd) and values (S, K, Vd) of all its
 tokens, whose last n rows are yet to be written."""
@@ -117,6 +123,12 @@ class AllLayers(Protocol):
     ) -> F32 | None: ...
 
 
+class ByHead(Protocol):
+    """x (T, H, n), stack (H, m, n), a matrix for each head -> (T, H, m)."""
+
+    def __call__(self, x: F32, stack: Weight) -> F32: ...
+
+
 @dataclass(frozen=True)
 class Ops:
     """Each field has the signature and, in q8 mode, the bits of the function of that name in `reference/`."""
@@ -134,13 +146,15 @@ class Ops:
     activation: Callable[[F32, str], F32]
     soft_cap: Callable[[F32, float], F32]
     route: Route
+    count_experts: CountExperts
     moe_ffn: MoeFfn
     attention_half: AttentionHalf | None = None  # coarser entries; None: always composed
     ffn_half: FfnHalf | None = None
     all_layers: Callable[[Sequence[LayerSpec], Weights], AllLayers | None] | None = None  # of a model, made once
+    by_head: ByHead | None = None
     recorder: Any = None  # makes recordings of passes, see replay.py and gpu/graph.py; None: there are none
     place: Place = HOST  # where the arrays are that the others take and give; token ids and positions are the host's
 
     def composed(self) -> Ops:
         """The same without the coarser entries, for whoever puts something of his own in the place of the others."""
-        return replace(self, attention_half=None, ffn_half=None, all_layers=None)
+        return replace(self, attention_half=None, ffn_half=None, all_layers=None, by_head=None)

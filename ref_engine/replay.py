@@ -33,17 +33,6 @@ class FixedCache:
         raise NotRecorded(f"the cache's {name}")
 
 
-class FixedLoad(ExpertLoad):
-    """Counts of experts where they stay."""
-
-    def add(self, layer: int, ids: Any, n_expert: int) -> None:
-        chosen = (ids.reshape(-1, 1) == np.arange(n_expert, dtype=np.int32, like=ids)).sum(axis=0)
-        if layer in self._counts:
-            self._counts[layer] += chosen
-        else:
-            self._counts[layer] = chosen
-
-
 class OneToken:
     """A pass of one token in fixed arrays. through: from the stream that enters the first layer to logits (1, V)."""
 
@@ -66,7 +55,7 @@ class OneToken:
         self._x = entered.copy()
         self._ropes = {rope: (cos.copy(), sin.copy()) for rope, (cos, sin) in ropes.items()}
         self._at = self._recorder.position()
-        self._load = FixedLoad()
+        self._load = ExpertLoad()  # its arrays, made by the first run, stay where they are
         self._at.value.set(np.array([cache.n_done - 1]))
         fixed: Any = FixedCache(self._recorder, self._rows, self._at)
         share = Share(fixed, slice(0, 1), self._at)

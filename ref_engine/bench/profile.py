@@ -125,6 +125,9 @@ def _work(name: str, args: tuple[Any, ...]) -> tuple[int, int]:
         return _products([args[1]], len(args[0]))
     if name == "linears":
         return _products([weight for weight, _ in args[1]], len(args[0]))
+    if name == "by_head":
+        x, stack = args
+        return _products([stack], len(x))
     if name == "attend":
         q, k, v, positions = args[:4]
         return 0, int((positions + 1).sum()) * q.shape[1] * (k.shape[-1] + v.shape[-1])

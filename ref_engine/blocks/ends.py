@@ -9,6 +9,7 @@ from ref_engine.blocks.hyper import merged
 from ref_engine.blocks.site import LayerTap, Pass, model_norm, stream_after
 from ref_engine.errors import ContextFull
 from ref_engine.ops import Ops
+from ref_engine.place import joined
 from ref_engine.reference.hyper import copied
 from ref_engine.reference.sums import F32
 from ref_engine.spec import ModelSpec
@@ -50,5 +51,5 @@ def output(x: F32, spec: ModelSpec, weights: Weights, ops: Ops) -> F32:
         y = ops.soft_cap(y, spec.final_soft_cap)
     if spec.n_output is None:
         return y
-    never = np.asarray(np.full((y.shape[0], spec.n_vocab - spec.n_output), -np.inf, np.float32), like=y)
-    return np.concatenate([never, y], axis=-1)
+    never = np.zeros((y.shape[0], spec.n_vocab - spec.n_output), np.float32, like=y) - np.float32(np.inf)
+    return joined(never, y)

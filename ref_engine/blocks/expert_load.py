@@ -7,7 +7,9 @@ from weakref import finalize
 import numpy as np
 from numpy.typing import NDArray
 
+from ref_engine.ops import CountExperts
 from ref_engine.place import to_host
+from ref_engine.reference.moe import Ids
 
 
 class ExpertLoad:
@@ -20,13 +22,9 @@ class ExpertLoad:
         self._counts: dict[int, NDArray[np.int64]] = {}
         self._lent: list[ExpertLoad] = []
 
-    def add(self, layer: int, ids: NDArray[np.int32], n_expert: int) -> None:
-        """Count the chosen experts ids (T, k) of one pass."""
-        if isinstance(ids, np.ndarray):
-            counts = np.bincount(ids.reshape(-1), minlength=n_expert)
-        else:  # of a device, where they stay until somebody asks; a count by comparison does not wait for it
-            counts = (ids.reshape(-1, 1) == np.arange(n_expert, dtype=np.int32, like=ids)).sum(axis=0)
-        self._counts[layer] = counts if layer not in self._counts else self._counts[layer] + counts
+    def add(self, layer: int, ids: Ids, n_expert: int, count: CountExperts) -> None:
+        """Count the chosen experts ids (T, k) of one pass; on a device, where the counts stay until somebody asks."""
+        self._counts[layer] = count(ids, n_expert, self._counts.get(layer))
 
     def of(self, layer: int, n_expert: int) -> NDArray[np.int64]:
         """The counts of a layer (E,), for whoever adds to them himself, now."""

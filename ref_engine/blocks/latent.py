@@ -8,8 +8,10 @@ from ref_engine.blocks.attention import turn
 from ref_engine.blocks.indexer import NONE_CHOSEN, Chosen, choose
 from ref_engine.blocks.pools import choose_pools
 from ref_engine.blocks.site import Share, Site
+from ref_engine.place import joined
 from ref_engine.reference.attention import causal_mask, temperatures
 from ref_engine.reference.elementary import sigmoid
+from ref_engine.reference.linear import by_head
 from ref_engine.reference.sums import F32
 from ref_engine.spec.indexer import PoolIndexSpec
 from ref_engine.spec.latent import LatentAttentionSpec
@@ -57,8 +59,8 @@ def chosen_tokens(x: F32, low: F32, a: LatentAttentionSpec, at: Site) -> Chosen:
 def absorbed(q_nope: F32, q_rope: F32, c: F32, k_rope: F32, chosen: Chosen, a: LatentAttentionSpec, at: Site) -> F32:
     """Attention in the space of c: (T, H, nope), (T, H, rope), (T, R), (T, 1, rope) -> (T, H * Vd)."""
     q_c = at.tap("q_nope_absorbed", each_head(q_nope, "attn_k_b", at))
-    q = at.tap("Qcur", np.concatenate([q_c, q_rope], axis=-1))
-    k = at.tap("Kcur", np.concatenate([c[:, None], k_rope], axis=-1))
+    q = at.tap("Qcur", joined(q_c, q_rope))
+    k = at.tap("Kcur", joined(c[:, None], k_rope))
     mixed = attend(q, k, None, chosen, a, at).reshape(q.shape[0], a.n_head, a.kv_rank)
     y = at.tap("kqv_mla", each_head(mixed, "attn_v_b", at))
     return y.reshape(y.shape[0], -1)
@@ -68,15 +70,15 @@ def unpacked(q_nope: F32, q_rope: F32, c: F32, k_rope: F32, chosen: Chosen, a: L
     """Attention with the keys and values of each head: as `absorbed`."""
     kv = at.tap("kv", at.linear(c, "attn_kv_b")).reshape(c.shape[0], a.n_head, a.nope_dim + a.v_dim)
     k_nope, v = np.split(kv, [a.nope_dim], axis=-1)
-    q = at.tap("Qcur", np.concatenate([q_nope, q_rope], axis=-1))
-    k = at.tap("Kcur", np.concatenate([k_nope, np.broadcast_to(k_rope, q_rope.shape)], axis=-1))
+    q = at.tap("Qcur", joined(q_nope, q_rope))
+    k = at.tap("Kcur", joined(k_nope, np.broadcast_to(k_rope, q_rope.shape)))
     return attend(q, k, at.tap("Vcur", v), chosen, a, at)
 
 
 def each_head(x: F32, name: str, at: Site) -> F32:
     """A matrix for each head: (T, H, n) -> (T, H, m)."""
-    stack = at[f"{name}.weight"]
-    return np.stack([at.ops.linear(x[:, h], stack.expert(h)) for h in range(x.shape[1])], axis=1)
+    stack, at_once = at[f"{name}.weight"], at.ops.by_head
+    return by_head(x, stack, at.ops.linear) if at_once is None else at_once(x, stack)
 
 
 def attend(q: F32, k: F32, v: F32 | None, chosen: Chosen, a: LatentAttentionSpec, at: Site) -> F32:

@@ -77,7 +77,7 @@ def logs_experts() -> bool:
 
 def note(ids: Ids, weights: F32, n_expert: int, at: Site) -> None:
     """Count the experts' tokens, and tell whoever debugs."""
-    at.p.expert_load.add(at.index, ids, n_expert)
+    at.p.expert_load.add(at.index, ids, n_expert, at.ops.count_experts)
     if logs_experts():
         chosen, rounded = ids.tolist(), np.round(weights.astype(np.float64), 4).tolist()
         log.debug("layer %d: %d experts, chosen %s, weights %s", at.index, n_expert, chosen, rounded)

@@ -59,28 +59,13 @@ def rms_norm(x: F32, weight: F32 | None, eps: float) -> F32:
     """As reference rms_norm: x (..., D), weight (D,) or None -> (..., D)."""
     if not known(x):
         return reference_norm.rms_norm_exact(x, weight, eps)
-    if by_feature(x, weight):
-        y: F32 = _rms_norm(x, None, weight, eps)[0]
-    else:
-        y = _rms_norm(x, None, None, eps)[0] * weight
-    return y
-
-
-def add_rms_norm(x: F32, added: F32, weight: F32 | None, eps: float) -> tuple[F32, F32]:
-    """x + added, and its norm: x, added (..., D) -> twice (..., D)."""
-    y, stream = _rms_norm(x, added, weight, eps)
-    return stream, y
-
-
-def _rms_norm(x: Any, added: Any, weight: Any, eps: float) -> tuple[Any, Any]:
-    y = np.empty(x.shape, np.float32, like=x)
-    stream = None if added is None else np.empty(x.shape, np.float32, like=x)
+    inside = by_feature(x, weight)
+    y: F32 = np.empty(x.shape, np.float32, like=x)
     n, grid, block = _shape(x)
-    kernel = module.get("norm", "rms_norm")
-    both = (together(added), NOTHING if stream is None else stream)
     numbers = (np.int64(n), np.int32(x.shape[-1]), np.float32(eps))
-    kernel(grid, block, (*rows_of(x), *both, together(weight), y, *numbers))
-    return y, stream
+    arguments = (*rows_of(x), together(weight if inside else None), y, *numbers)
+    module.get("norm", "rms_norm")(grid, block, arguments)
+    return y if weight is None or inside else y * weight
 
 
 def layer_norm(x: F32, weight: F32 | None, bias: F32 | None, eps: float) -> F32:

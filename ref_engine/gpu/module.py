@@ -19,8 +19,8 @@ Kernel = Callable[..., None]  # (grid, block, arguments)
 NOTHING = np.uint64(0)  # a null pointer
 _PARTS = {
     "round": ("common.cuh",),
-    "plain": ("common.cuh",),
-    "products": ("common.cuh", "units.cuh", "units_k.cuh"),
+    "plain": ("common.cuh", "which.cuh"),
+    "products": ("common.cuh", "which.cuh", "units.cuh", "units_k.cuh"),
     "norm": ("common.cuh", "rows.cuh"),
     "elementwise": ("common.cuh", "rows.cuh"),
     "attention": ("common.cuh",),

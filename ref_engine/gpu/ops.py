@@ -16,6 +16,7 @@ from ref_engine.gpu.attention import attend
 from ref_engine.gpu.device import Device, device
 from ref_engine.gpu.experts import moe_ffn
 from ref_engine.gpu.graph import Recorder
+from ref_engine.gpu.groups import count_experts
 from ref_engine.gpu.packed import Packed, rows
 from ref_engine.gpu.products import Products, values
 from ref_engine.gpu.routing import route
@@ -51,7 +52,9 @@ def cupy_ops(activations: Activations, experts: Ops | None = None) -> Ops:
         activation=layers.activation,
         soft_cap=layers.soft_cap,
         route=route,
+        count_experts=count_experts,
         moe_ffn=partial(moe_ffn, products, glu=layers.glu),
+        by_head=products.by_head,
         recorder=Recorder(cupy),
         place=here,
     )

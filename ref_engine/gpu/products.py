@@ -4,6 +4,7 @@ Up to MOST rows: each weight is read once, packed as it is. In q8 mode x is roun
 other operand's type asks, and products are integer dots (`dp4a`); in f32 mode weights are unpacked in registers.
 More rows: a tile of the weight at a time is unpacked and multiplied by cuBLAS, in f32 mode in float32, in q8 mode in
 float16, to which tensor cores add in float32. A row of x is divided by a power of two first, so that float16 holds it.
+Many rows for the matrices of a stack, each with rows of its own: the kernels' arithmetic in both modes, see `Groups`.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ import numpy as np
 
 from ref_engine.files.types import GGMLType
 from ref_engine.gpu import module
+from ref_engine.gpu.groups import Groups, grouped
+from ref_engine.gpu.layers import together
 from ref_engine.gpu.module import NOTHING
 from ref_engine.gpu.packed import BLOCKS, PLAIN, Packed, has_kernel, packed
 from ref_engine.gpu.unpacked import linear as unpacked_linear
 from ref_engine.quant.types import BLOCK_TYPES, dequantize
 from ref_engine.reference.linear import Activations, Map
+from ref_engine.reference.linear import by_head as composed
 from ref_engine.reference.sums import F32
 from ref_engine.weights import Weight
 
@@ -103,15 +107,49 @@ class Products:
     ) -> Any:
         """At most MOST rows times the weight: (T, rows). With ids of n_slots matrices of a stack, (n_slots, rows):
         slot s is row s // share of x times matrix ids[s]. ids: (n_slots,) int32; bias: (rows,), or (E, rows)."""
-        tokens = 1 if ids is not None else x.x.shape[0]
-        y = np.empty((n_slots if ids is not None else tokens, w.rows), np.float32, like=x.x)
-        source = "products" if w.type in BLOCKS else "plain"
-        kernel = module.get(source, f"matvec_{self.activations}_{_AT_ONCE[tokens]}", w.type.name)
+        if ids is not None:
+            return self._slots(x, w, bias, ids, n_slots, 1, share)
+        return self._slots(x, w, bias, NOTHING, 1, x.x.shape[0], 1)
+
+    def _slots(self, x: Input, w: Packed, bias: F32 | None, ids: Any, n_slots: int, tokens: int, share: int) -> Any:
+        """As which.cuh has it: (n_slots * tokens, rows)."""
+        y = np.empty((n_slots * tokens, w.rows), np.float32, like=x.x)
         rest = [np.int32(n) for n in (w.rows, w.columns, tokens, share)]
-        b = NOTHING if bias is None else np.ascontiguousarray(bias, like=bias)
-        arguments = (*w.streams, *x.arguments, b, NOTHING if ids is None else ids, y, *rest)
+        arguments = (*w.streams, *x.arguments, together(bias), ids, y, *rest)
+        kernel = self._kernel(w, "matvec", f"_{_AT_ONCE[tokens]}")
         kernel((-(-w.rows // _ROWS), n_slots), (_ROWS * _WARP,), arguments)
         return y
+
+    def by_head(self, x: F32, stack: Weight) -> F32:
+        """As reference by_head: x (T, H, n), stack (H, m, n) -> (T, H, m). Raises ValueError for other shapes."""
+        tokens, heads, width = x.shape
+        if stack.shape[::2] != (heads, width):
+            shape = ", ".join(map(str, stack.shape))
+            raise ValueError(f"{stack.name}: input of {heads} heads of width {width}, weight of shape {shape}")
+        if not has_kernel(stack) or not x.size:
+            return composed(x, stack, self.linear)
+        w = packed(stack)
+        given = self.input(x.reshape(-1, width), w.type)
+        if tokens <= MOST:
+            y = self._slots(given, w, None, NOTHING, tokens * heads, 1, heads)
+        else:
+            ids = np.arange(tokens * heads, dtype=np.int32, like=x) % np.int32(heads)
+            y = self.grouped(given, w, None, grouped(ids, heads), 1)
+        by_head: F32 = y.reshape(tokens, heads, -1)
+        return by_head
+
+    def grouped(self, x: Input, w: Packed, bias: F32 | None, groups: Groups, share: int) -> Any:
+        """Row p // share of x times the matrix of pair p, for n pairs: (n, rows). bias: (E, rows). Rows of pairs
+        that are in no group hold anything."""
+        y = np.empty((groups.order.size, w.rows), np.float32, like=x.x)
+        rest = [np.int32(n) for n in (w.rows, w.columns, share)]
+        arguments = (*w.streams, *x.arguments, together(bias), groups.tiles, groups.order, y, *rest)
+        self._kernel(w, "grouped")((len(groups.tiles), -(-w.rows // _ROWS)), (_ROWS * _WARP,), arguments)
+        return y
+
+    def _kernel(self, w: Packed, name: str, suffix: str = "") -> module.Kernel:
+        source = "products" if w.type in BLOCKS else "plain"
+        return module.get(source, f"{name}_{self.activations}{suffix}", w.type.name)
 
     def many(self, x: Any, w: Packed) -> Any:
         """Any number of rows times the weight, tile by tile: (T, rows)."""

@@ -110,7 +110,7 @@ def hollow_ops(real: Ops) -> Ops:
         return zeros(*up.shape)
 
     return replace(
-        real,
+        real.composed(),
         place=HOST,
         scope=nullcontext,
         embed=embed,
@@ -124,6 +124,7 @@ def hollow_ops(real: Ops) -> Ops:
         activation=same,
         soft_cap=same,
         route=real.route if real.place is HOST else moe.route,
+        count_experts=moe.count_experts,
         moe_ffn=partial(moe.moe_ffn, linear=linear, glu=glu),
     )
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ref_engine.place import joined
 from ref_engine.reference.elementary import exp, relu
 from ref_engine.reference.sums import F32, lane_matmul
 
@@ -24,7 +25,7 @@ def hadamard(x: F32) -> F32:
     while step < n:
         pairs = y.reshape(*x.shape[:-1], n // (2 * step), 2, step)
         a, b = pairs[..., 0, :], pairs[..., 1, :]
-        y = np.stack([a + b, a - b], axis=-2).reshape(x.shape)
+        y = joined(a + b, a - b).reshape(x.shape)
         step *= 2
     return y * np.float32(1 / np.sqrt(n))
 

@@ -16,7 +16,7 @@ Sources: `ggml_vec_dot_*_q8_*`; the order of additions is ours (docs/numerics.md
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
 
@@ -52,6 +52,11 @@ def linear(x: F32, weight: Weight, bias: F32 | None = None, *, activations: Acti
 def linears(x: F32, maps: Sequence[Map], *, activations: Activations) -> list[F32]:
     """Several maps (weight, bias) of one input, as `linear` each: a backend may round x once for all of them."""
     return [linear(x, weight, bias, activations=activations) for weight, bias in maps]
+
+
+def by_head(x: F32, stack: Weight, linear: Callable[[F32, Weight], F32]) -> F32:
+    """A matrix for each head: x (T, H, n), stack (H, m, n) -> (T, H, m)."""
+    return np.stack([linear(x[:, h], stack.expert(h)) for h in range(x.shape[1])], axis=1)
 
 
 def linear_blas(x: F32, weight: Weight, bias: F32 | None = None) -> F32:

@@ -135,6 +135,15 @@ def checked(ids: NDArray[Any], n_expert: int, name: str) -> Ids:
     return ids.astype(np.int32)
 
 
+def count_experts(ids: Ids, n_expert: int, counts: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+    """Tokens of each expert, ids (T, k) -> (E,); added to `counts` in its place where that is given."""
+    found = np.bincount(ids.reshape(-1), minlength=n_expert)
+    if counts is None:
+        return found
+    counts += found
+    return counts
+
+
 @dataclass(frozen=True)
 class Stack:
     """One linear map for each expert: weight (E, rows, columns), bias (E, rows), factor (E,)."""

@@ -15,6 +15,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from ref_engine.place import joined
 from ref_engine.reference.sums import F32
 from ref_engine.spec import Pairing, RopeSpec
 
@@ -90,10 +91,10 @@ def rope(x: F32, cos: F32, sin: F32, pairing: Pairing) -> F32:
         a, b = turned[..., :half], turned[..., half:]
         y[..., :half] = a * c - b * s
         y[..., half:] = a * s + b * c
-    return np.concatenate([y, rest], axis=-1) if rest.shape[-1] else y
+    return joined(y, rest) if rest.shape[-1] else y
 
 
 def rope_last(x: F32, cos: F32, sin: F32, pairing: Pairing) -> F32:
     """Turn the last n_rot features of each head; those before them pass through (ggml_rope_set_offset)."""
     still = x.shape[-1] - 2 * cos.shape[-1]
-    return np.concatenate([x[..., :still], rope(x[..., still:], cos, sin, pairing)], axis=-1)
+    return joined(x[..., :still], rope(x[..., still:], cos, sin, pairing))

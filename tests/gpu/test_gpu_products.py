@@ -20,7 +20,7 @@ from ref_engine.place import HOST
 from ref_engine.quant.activations import ROUNDINGS
 from ref_engine.quant.types import BLOCK_TYPES, PLAIN_TYPES, dequantize
 from ref_engine.reference.embed import embed
-from ref_engine.reference.linear import linear_f32, linear_q8
+from ref_engine.reference.linear import by_head, linear_f32, linear_q8
 from ref_engine.weights import Weight
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
@@ -177,10 +177,26 @@ def test_matrices_of_a_stack(type: GGMLType, place: Device, error: Nmse) -> None
     assert place.cupy.pool.used_bytes() == used
 
 
+@pytest.mark.parametrize("type", [GGMLType.Q8_0, GGMLType.BF16, GGMLType.TQ2_0], ids=lambda t: t.name)
+def test_a_matrix_for_each_head(type: GGMLType, place: Device, error: Nmse) -> None:
+    """Of parts of heads, as latent attention has them; as one launch, or three where there are many tokens."""
+    weight = drawn(type, (3, 7, 256))
+    put = there(weight, place)
+    for tokens in (1, 8, 20):
+        x = x_of(tokens * 3, 260).reshape(tokens, 3, 260)
+        for mode, truth in (("f32", linear_f32), ("q8", linear_q8)):
+            want = by_head(x[..., :256], weight, truth if type is not GGMLType.TQ2_0 else linear_f32)
+            got = Products(mode).by_head(place.put(x)[..., :256], put)
+            assert got.shape == want.shape == (tokens, 3, 7) and error(got.get(), want).max() < CLOSE
+
+
 def test_widths_are_checked(place: Device) -> None:
     weight = replace(drawn(GGMLType.Q4_0, (4, 64)), place=place)
     with pytest.raises(ValueError, match="w: input of width 32, weight of width 64"):
         Products("q8").linear(place.put(x_of(1, 32)), weight)
+    stack = replace(drawn(GGMLType.Q4_0, (2, 4, 64)), place=place)
+    with pytest.raises(ValueError, match="w: input of 2 heads of width 32, weight of shape 2, 4, 64"):
+        Products("q8").by_head(place.put(x_of(2, 32).reshape(1, 2, 32)), stack)
 
 
 def test_weights_take_no_more_than_in_the_file(place: Device, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ __device__ __forceinline__ float round_to_bf16(float x) {  // ties to even; NaN 
     return __uint_as_float((i + 0x7fffu + (i >> 16 & 1)) & 0xffff0000u);
 }
 
-__device__ __forceinline__ float warp_sum(float x) {
+template <class N> __device__ __forceinline__ N warp_sum(N x) {
 #pragma unroll
     for (int by = WARP / 2; by; by /= 2) x += __shfl_xor_sync(WHOLE, x, by);
     return x;

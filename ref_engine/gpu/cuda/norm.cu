@@ -21,22 +21,15 @@ template <class F> __device__ __forceinline__ F row_sum(F x, F *parts) {
 
 __device__ __forceinline__ bool to_spare(float x) { return x > SMALL && x < LARGE; }  // not NaN
 
-// y = x / sqrt(mean(x^2) + eps) * weight. With `added`: x + added instead of x, which is left in `stream`. weight,
-// added: may be null; `added` and `stream` lie row after row.
+// y = x / sqrt(mean(x^2) + eps) * weight; weight may be null.
 extern "C" __global__ __launch_bounds__(256) void rms_norm(
-    const float *x, ROWS_OF(x), const float *added, float *stream, const float *weight, float *y, long long n, int width,
-    float eps) {
+    const float *x, ROWS_OF(x), const float *weight, float *y, long long n, int width, float eps) {
     __shared__ double parts[MOST_WARPS];
     long long row = (long long)blockIdx.x * blockDim.y + threadIdx.y, own = row * width;
     if (row >= n) return;  // with several rows in a block nobody waits for another warp
     x += row_at(AS_ROWS(x), row);
     float sum = 0;
-    for (int i = threadIdx.x; i < width; i += blockDim.x) {
-        float v = x[i];
-        if (added) v += added[own + i], stream[own + i] = v;
-        sum += v * v;
-    }
-    if (added) x = stream + own;  // each thread reads what it wrote itself
+    for (int i = threadIdx.x; i < width; i += blockDim.x) sum += x[i] * x[i];
     sum = row_sum(sum, (float *)parts);
     if (to_spare(sum)) {
         float factor = __fdiv_rn(1.0f, __fsqrt_rn(sum / (float)width + eps));

@@ -1,5 +1,5 @@
-// Products of a few rows of activations with a weight of plain type TYPE: numbers, no blocks. Rows and slots as in
-// products.cu. ROUND: activations are rounded to the type first, as q8 mode has it.
+// Products of rows of activations with a weight of plain type TYPE: numbers, no blocks. Rows as in which.cuh. ROUND:
+// activations are rounded to the type first, as q8 mode has it.
 struct F32 {
     static constexpr int AT_ONCE = 4;
     static __device__ __forceinline__ float rounded(float x) { return x; }
@@ -36,16 +36,12 @@ struct BF16 {
     }
 };
 
-#define ROWS 4  // warps of a block
-
-template <int T, bool ROUND> __device__ __forceinline__ void
-matvec(const u8 *w, const float *xf, const float *bias, const int *ids, float *y, int rows, int columns, int tokens,
-       int share) {
+template <int T, bool ROUND, class Which> __device__ __forceinline__ void
+matvec(const Which &s, const u8 *w, const float *xf, const float *bias, float *y, int rows, int columns) {
     constexpr int N = TYPE::AT_ONCE;
-    int row = blockIdx.x * ROWS + threadIdx.x / WARP, lane = threadIdx.x % WARP;
-    if (row >= rows) return;
-    long long r = (long long)(ids ? ids[blockIdx.y] : 0) * rows + row, at = r * columns;
-    const float *x = xf + (long long)(ids ? (int)blockIdx.y / share : 0) * columns;
+    int lane = threadIdx.x % WARP;
+    if (s.row >= rows) return;
+    long long at = ((long long)s.matrix * rows + s.row) * columns;
     float acc[T] = {};
     int wide = columns % N ? 0 : columns;  // rows begin at whole 16 bytes, or the numbers are taken one by one
 #pragma unroll(T > 2 ? 1 : 4)  // several loads in flight
@@ -54,10 +50,10 @@ matvec(const u8 *w, const float *xf, const float *bias, const int *ids, float *y
         TYPE::some(v, w, at + k);
 #pragma unroll
         for (int t = 0; t < T; t++) {
-            if (t >= tokens) break;
+            if (t >= s.n) break;
 #pragma unroll
             for (int i = 0; i < N; i += 4) {
-                float4 z = load<float4>(x + (long long)t * columns + k + i);
+                float4 z = load<float4>(xf + (long long)s.x(t) * columns + k + i);
                 if (ROUND) z.x = TYPE::rounded(z.x), z.y = TYPE::rounded(z.y);
                 if (ROUND) z.z = TYPE::rounded(z.z), z.w = TYPE::rounded(z.w);
                 acc[t] += v[i] * z.x + v[i + 1] * z.y;
@@ -69,30 +65,36 @@ matvec(const u8 *w, const float *xf, const float *bias, const int *ids, float *y
         float v = TYPE::one(w, at + k);
 #pragma unroll
         for (int t = 0; t < T; t++) {
-            if (t >= tokens) break;
-            float z = x[(long long)t * columns + k];
+            if (t >= s.n) break;
+            float z = xf[(long long)s.x(t) * columns + k];
             acc[t] += v * (ROUND ? TYPE::rounded(z) : z);
         }
     }
-#pragma unroll
-    for (int t = 0; t < T; t++) {
-        float sum = warp_sum(acc[t]);
-        if (lane == 0 && t < tokens) y[((long long)blockIdx.y + t) * rows + row] = sum + (bias ? bias[r] : 0.0f);
-    }
+    write_sums<T>(acc, bias, y, s, rows);
 }
 
+#define KERNEL extern "C" __global__ void __launch_bounds__(128)
+
 #define MATVEC(T)                                                                                                    \
-    extern "C" __global__ void __launch_bounds__(128) matvec_f32_##T(                                                \
-        const u8 *w, const float *x, const float *bias, const int *ids, float *y, int rows, int columns, int tokens, \
-        int share) {                                                                                                 \
-        matvec<T, false>(w, x, bias, ids, y, rows, columns, tokens, share);                                          \
+    KERNEL matvec_f32_##T(const u8 *w, const float *x, const float *bias, const int *ids, float *y, int rows,        \
+                          int columns, int tokens, int share) {                                                      \
+        matvec<T, false>(Slot<T>(ids, tokens, share), w, x, bias, y, rows, columns);                                 \
     }                                                                                                                \
-    extern "C" __global__ void __launch_bounds__(128) matvec_q8_##T(                                                 \
-        const u8 *w, const float *x, const float *bias, const int *ids, float *y, int rows, int columns, int tokens, \
-        int share) {                                                                                                 \
-        matvec<T, true>(w, x, bias, ids, y, rows, columns, tokens, share);                                           \
+    KERNEL matvec_q8_##T(const u8 *w, const float *x, const float *bias, const int *ids, float *y, int rows,         \
+                         int columns, int tokens, int share) {                                                       \
+        matvec<T, true>(Slot<T>(ids, tokens, share), w, x, bias, y, rows, columns);                                  \
     }
 MATVEC(1)
 MATVEC(2)
 MATVEC(4)
 MATVEC(8)
+
+KERNEL grouped_f32(const u8 *w, const float *x, const float *bias, const int4 *tiles, const int *order, float *y,
+                   int rows, int columns, int share) {
+    matvec<PAIRS, false>(Group<PAIRS>(tiles, order, share), w, x, bias, y, rows, columns);
+}
+
+KERNEL grouped_q8(const u8 *w, const float *x, const float *bias, const int4 *tiles, const int *order, float *y,
+                  int rows, int columns, int share) {
+    matvec<PAIRS, true>(Group<PAIRS>(tiles, order, share), w, x, bias, y, rows, columns);
+}

@@ -1,44 +1,13 @@
-// Products of a few rows of activations with a weight of block type TYPE, and its values themselves.
+// Products of rows of activations with a weight of block type TYPE, and its values themselves.
 //
 // A warp has one row of the weight: its threads take units of 32 weights in turn, so that together they read 512
-// neighbouring bytes at once, and add up what they have at the end. Every unit is used for all T tokens.
-// Grid: (rows / ROWS, slots). Without ids there is one slot of T tokens. With ids, slot s is row s / share of x times
-// the matrix ids[s] of a stack, into row s of y.
-#define ROWS 4  // warps of a block
-
-struct Slot {
-    long long row;  // of the stack
-    int x, y;       // rows of the activations and of the output
-    int matrix;
-};
-
-__device__ __forceinline__ Slot slot_of(const int *ids, int row, int rows, int share) {
-    Slot s;
-    s.matrix = ids ? ids[blockIdx.y] : 0;
-    s.row = (long long)s.matrix * rows + row;
-    s.x = ids ? (int)blockIdx.y / share : 0;
-    s.y = (int)blockIdx.y;
-    return s;
-}
-
-template <int T> __device__ __forceinline__ void
-write_sums(float *acc, const float *bias, float *y, Slot s, int row, int rows, int tokens) {
-    float b = bias ? bias[s.row] : 0.0f;
-#pragma unroll
-    for (int t = 0; t < T; t++) {
-        float sum = warp_sum(acc[t]);
-        if (threadIdx.x % WARP == 0 && t < tokens) y[(long long)(s.y + t) * rows + row] = sum + b;
-    }
-}
-
-template <int T> __device__ __forceinline__ void
-matvec_q8(Streams w, const i8 *xq, const float *xd, const float *xs, const float *bias, const int *ids, float *y,
-          int rows, int columns, int tokens, int share) {
-    int row = blockIdx.x * ROWS + threadIdx.x / WARP;
-    if (row >= rows) return;
-    Slot s = slot_of(ids, row, rows, share);
+// neighbouring bytes at once, and add up what they have at the end. Every unit is used for all rows of x (which.cuh).
+template <int T, class Which> __device__ __forceinline__ void
+matvec_q8(const Which &s, Streams w, const i8 *xq, const float *xd, const float *xs, const float *bias, float *y,
+          int rows, int columns) {
+    if (s.row >= rows) return;
     int units = columns / 32;
-    long long first = s.row * (columns / TYPE::SIZE);
+    long long first = ((long long)s.matrix * rows + s.row) * (columns / TYPE::SIZE);
     float acc[T] = {};
 #pragma unroll(T > 2 ? 1 : 4)  // several loads in flight
     for (int k = threadIdx.x % WARP; k < units; k += WARP) {
@@ -46,8 +15,8 @@ matvec_q8(Streams w, const i8 *xq, const float *xd, const float *xs, const float
         TYPE::unit(u, w, first + k / (TYPE::SIZE / 32), k);
 #pragma unroll
         for (int t = 0; t < T; t++) {
-            if (t >= tokens) break;
-            long long x = (long long)(s.x + t) * columns;
+            if (t >= s.n) break;
+            long long x = (long long)s.x(t) * columns;
 #pragma unroll
             for (int h = 0; h < 2; h++) {
                 int4 v = load<int4>(xq + x + u.column[h]);
@@ -60,7 +29,7 @@ matvec_q8(Streams w, const i8 *xq, const float *xd, const float *xs, const float
             }
         }
     }
-    write_sums<T>(acc, bias, y, s, row, rows, tokens);
+    write_sums<T>(acc, bias, y, s, rows);
 }
 
 __device__ __forceinline__ float value_of(const Unit &u, int i) {
@@ -68,14 +37,11 @@ __device__ __forceinline__ float value_of(const Unit &u, int i) {
     return __fsub_rn(__fmul_rn(u.d[i / 16], q), u.m[i / 16]);
 }
 
-template <int T> __device__ __forceinline__ void
-matvec_f32(Streams w, const float *xf, const float *bias, const int *ids, float *y, int rows, int columns, int tokens,
-           int share) {
-    int row = blockIdx.x * ROWS + threadIdx.x / WARP;
-    if (row >= rows) return;
-    Slot s = slot_of(ids, row, rows, share);
+template <int T, class Which> __device__ __forceinline__ void
+matvec_f32(const Which &s, Streams w, const float *xf, const float *bias, float *y, int rows, int columns) {
+    if (s.row >= rows) return;
     int units = columns / 32;
-    long long first = s.row * (columns / TYPE::SIZE);
+    long long first = ((long long)s.matrix * rows + s.row) * (columns / TYPE::SIZE);
     float acc[T] = {};
 #pragma unroll(T > 2 ? 1 : 4)  // several loads in flight
     for (int k = threadIdx.x % WARP; k < units; k += WARP) {
@@ -83,8 +49,8 @@ matvec_f32(Streams w, const float *xf, const float *bias, const int *ids, float 
         TYPE::unit(u, w, first + k / (TYPE::SIZE / 32), k);
 #pragma unroll
         for (int t = 0; t < T; t++) {
-            if (t >= tokens) break;
-            const float *x = xf + (long long)(s.x + t) * columns;
+            if (t >= s.n) break;
+            const float *x = xf + (long long)s.x(t) * columns;
 #pragma unroll
             for (int i = 0; i < 32; i += 4) {
                 float4 v = load<float4>(x + u.column[i / 16] + i % 16);
@@ -93,26 +59,36 @@ matvec_f32(Streams w, const float *xf, const float *bias, const int *ids, float 
             }
         }
     }
-    write_sums<T>(acc, bias, y, s, row, rows, tokens);
+    write_sums<T>(acc, bias, y, s, rows);
 }
 
+#define WEIGHT const u8 *a, const u8 *b, const u8 *c, const u8 *e
+#define ROUNDED const i8 *xq, const float *xd, const float *xs
+#define KERNEL extern "C" __global__ void __launch_bounds__(128)
+
 #define MATVEC(T)                                                                                                    \
-    extern "C" __global__ void __launch_bounds__(128) matvec_q8_##T(                                                 \
-        const u8 *a, const u8 *b, const u8 *c, const u8 *e, const i8 *xq, const float *xd, const float *xs,           \
-        const float *bias, const int *ids, float *y, int rows, int columns, int tokens, int share) {                 \
-        Streams w = {a, b, c, e};                                                                                    \
-        matvec_q8<T>(w, xq, xd, xs, bias, ids, y, rows, columns, tokens, share);                                     \
+    KERNEL matvec_q8_##T(WEIGHT, ROUNDED, const float *bias, const int *ids, float *y, int rows, int columns,        \
+                         int tokens, int share) {                                                                    \
+        matvec_q8<T>(Slot<T>(ids, tokens, share), {a, b, c, e}, xq, xd, xs, bias, y, rows, columns);                 \
     }                                                                                                                \
-    extern "C" __global__ void __launch_bounds__(128) matvec_f32_##T(                                                \
-        const u8 *a, const u8 *b, const u8 *c, const u8 *e, const float *x, const float *bias, const int *ids,       \
-        float *y, int rows, int columns, int tokens, int share) {                                                    \
-        Streams w = {a, b, c, e};                                                                                    \
-        matvec_f32<T>(w, x, bias, ids, y, rows, columns, tokens, share);                                             \
+    KERNEL matvec_f32_##T(WEIGHT, const float *x, const float *bias, const int *ids, float *y, int rows, int columns, \
+                          int tokens, int share) {                                                                   \
+        matvec_f32<T>(Slot<T>(ids, tokens, share), {a, b, c, e}, x, bias, y, rows, columns);                         \
     }
 MATVEC(1)
 MATVEC(2)
 MATVEC(4)
 MATVEC(8)
+
+KERNEL grouped_q8(WEIGHT, ROUNDED, const float *bias, const int4 *tiles, const int *order, float *y, int rows,
+                  int columns, int share) {
+    matvec_q8<PAIRS>(Group<PAIRS>(tiles, order, share), {a, b, c, e}, xq, xd, xs, bias, y, rows, columns);
+}
+
+KERNEL grouped_f32(WEIGHT, const float *x, const float *bias, const int4 *tiles, const int *order, float *y, int rows,
+                   int columns, int share) {
+    matvec_f32<PAIRS>(Group<PAIRS>(tiles, order, share), {a, b, c, e}, x, bias, y, rows, columns);
+}
 
 // -- values: one thread a unit; n units from row `row` on ---------------------------------------------------------------
 

@@ -297,6 +297,7 @@ inline unsigned __ballot_sync(unsigned mask, int condition) {
     return bits;
 }
 
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline int __any_sync(unsigned mask, int condition) { return __ballot_sync(mask, condition) != 0; }
 
 template <class T> T __ldg(const T *p) { return *p; }
