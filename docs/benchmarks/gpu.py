@@ -171,7 +171,7 @@ def compared(path: Path, ids: Sequence[int] | None = None) -> Json:
 def accuracy(until: float, folder: Path, most: int) -> Json:
     found: Json = {"small": {}, "real": {}, "left_out": 0}
     for name in REAL:
-        if (CACHE / name).exists() and most > 1:
+        if (CACHE / name).exists() and most > 3:
             models = [ref_engine.load(CACHE / name, backend=b, activations="f32") for b in ("numpy", "cupy")]
             found["real"][name] = compared(CACHE / name, models[0].tokenize(TEXT))
             texts = ["".join(e.text for e in m.generate(TEXT, max_tokens=12, temperature=0)) for m in models]
@@ -288,7 +288,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     parts: dict[str, Callable[[float], Json]] = {
         "device": lambda until: device_facts(cupy),
-        "accuracy": lambda until: accuracy(until, given.folder, 1 if tiny else 1000),
+        "accuracy": lambda until: accuracy(until, given.folder, 3 if tiny else 1000),
         "ceiling": lambda until: ceiling(cupy, 1 << 20 if tiny else 4 << 30),
         "products": lambda until: product_rates(cupy, read_rate(), until, 1 << 16 if tiny else 1 << 29),
         "dense": lambda until: speed(

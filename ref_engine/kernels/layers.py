@@ -33,7 +33,8 @@ class Mixture:
 
 @dataclass(frozen=True)
 class Layers:
-    """See `ops.AllLayers`. attending: the layers whose keys and values the cache has."""
+    """See `ops.AllLayers`. attending: the layers whose keys and values the cache has; places: where those of each cache
+    lie, found anew when its rows move."""
 
     kernels: Kernels
     compiled: native.Layers

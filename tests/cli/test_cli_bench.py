@@ -2,6 +2,7 @@
 
 import json
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from commands import Invoke
 
 import ref_engine
 from ref_engine.bench.profile import profile
+from ref_engine.bench.turns import warm_tokens
 from ref_engine.bench.works import Work, works_named
 from ref_engine.compat import has_kernels
 from ref_engine.errors import RefEngineError
@@ -22,6 +24,11 @@ WORKS = ("prefill=8", "decode=3@5", "batch=2x3", "first=4")
 def source_tree(monkeypatch: pytest.MonkeyPatch) -> None:
     """The processes that bench starts find the package that is tested."""
     monkeypatch.setenv("PYTHONPATH", str(Path(ref_engine.__file__).parents[1]))
+
+
+def test_a_mixture_is_warmed_until_all_experts_were_chosen(zoo_model: Callable[..., Path]) -> None:
+    assert warm_tokens(zoo_model("qwen3moe-moe", "architectures/specs")) == 512
+    assert warm_tokens(zoo_model("llama-gqa")) == 32
 
 
 def test_names_of_works() -> None:

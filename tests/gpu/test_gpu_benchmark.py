@@ -33,5 +33,5 @@ def test_the_script_shows_what_it_should(
     assert len(found["products"]) == 12 and min(found["products"].values()) > 0
     for mode in ("q8", "f32"):
         assert found["dense"][mode]["steps"] == 7 and found["dense"][mode]["share"] > 0
-    assert len(found["accuracy"]["small"]) == 1 and found["accuracy"]["errors"] == 0
+    assert len(found["accuracy"]["small"]) == 3 and found["accuracy"]["errors"] == 0
     assert found["accuracy"]["worst_f32"] < 1e-9

@@ -1,7 +1,9 @@
 """Whole models on the native backend: the logits of the NumPy backend, bit for bit."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from ref_engine.model import Model
 F32 = NDArray[np.float32]
 Same = Callable[[F32, F32], None]
 Nmse = Callable[[F32, F32], NDArray[np.float64]]
-Build = Callable[[str], Path]
+Build = Callable[..., Path]
 ZOO = ["llama-bias", "llama-softcap", "llama-rope-yarn", "llama-mqa", "gemma3-dense", "gemma3-softcap"]
 
 
@@ -77,3 +79,19 @@ def test_tracing_runs_the_composition(isa: str, zoo_model: Build, same_bits: Sam
     with ref_engine.trace(model, "kq_soft_max-*") as t:
         same_bits(model.logits(ids), plain)
     assert np.allclose(t["kq_soft_max-0"].sum(-1), 1, atol=1e-5)
+
+
+def test_layers_that_it_knows_run_in_one_call(isa: str, zoo_model: Build, same_bits: Same) -> None:
+    """Nothing smaller is called, until somebody looks."""
+    model = ref_engine.load(zoo_model("qwen3moe-moe", "architectures/specs"), backend="numpy", activations="q8")
+    ids = list(range(3, 20))
+    want = model.logits(ids)
+
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise AssertionError("a layer was composed")
+
+    ops = replace(native_ops("q8", 1, isa), attention_half=refuse, attend=refuse, route=refuse, moe_ffn=refuse)
+    native = Model(model.file, model.spec, model.weights, ops, model.activations)
+    same_bits(native.logits(ids), want)
+    with ref_engine.trace(native, "l_out-*"), pytest.raises(AssertionError, match="composed"):
+        native.logits(ids)
