@@ -2,7 +2,7 @@
 
    Tokens come in tiles of TILE, then of 8, 4, 2 and 1, so that a kernel finds the activations of its tile at
    fixed distances. A tile of N tokens starts where N tokens before it end; in it, block after block:
-       32-weight types   q N x 32 int8 | N x (d, s floats, -8 sum, -16 sum, -128 sum int32)
+       32-weight types   q N x 32 int8 | N each of d, s floats, -8 sum, -16 sum, -128 sum int32
        K-quants          q N x 256 int8 | d N floats | N x 4 pairs of int16, sums of 32 | N x 16 int32, -32 sum of 16 |
                       N x 8 pairs of int16, sums of 16 | N x 32 int32, -32 sum of 8 */
 
@@ -33,29 +33,31 @@ OP vi round16(vf x, int8_t *q)
     return whole;
 }
 
-/* `count` blocks of 32, up to 16: the integers of the first to q, of the others q_step bytes later each, and so its
-   words. What each needs of all its 32 numbers is a lane of vectors that all share. A block without a finite scale is
-   zeros. */
-OP void round32_to(int count, const float *x, int8_t *q, ptrdiff_t q_step, int32_t *to, ptrdiff_t step)
+/* What blocks of 32 need of all their numbers: a lane of each for each block. */
+typedef struct {
+    vi of[X32_WORDS];
+} x32_words;
+
+/* `count` blocks of 32, up to 16, x_step from one to the next, their integers to q, q_step apart. A block without a finite
+   scale is zeros. */
+OP x32_words round32(int count, const float *x, ptrdiff_t x_step, int8_t *q, ptrdiff_t q_step)
 {
     vi most[16], sums[16];
-    UNROLL for (int b = 0; b < 2 * count; b++) __builtin_prefetch(x + 32 * 16 + 16 * b);
     UNROLL for (int b = 0; b < 16; b++)
-        most[FOLD_SLOT(b)] = b < count ? vi_max(abs_bits(x + 32 * b), abs_bits(x + 32 * b + 16)) : vi_set1(0);
+        most[FOLD_SLOT(b)] = b < count ? vi_max(abs_bits(x + b * x_step), abs_bits(x + b * x_step + 16)) : vi_set1(0);
     const vf largest = vf_of_bits(vi_fold16(1, most)), none = vf_set1(0), infinite = vf_set1(INFINITY);
     const vm finite = vm_less(largest, infinite);
     vf inverse = vf_select(vm_less(none, largest), vf_div(vf_set1(127.0f), largest), none);
     const vm lost = vm_or(vm_and_not(vm_below(16), finite), vm_and_not(vm_below(16), vm_less(inverse, infinite)));
     const vf scale = vf_select(finite, vf_div(largest, vf_set1(127.0f)), vf_set1(NAN));
     float by[16], dropped[16];
-    int32_t words[X32_WORDS][16];
     vf_store(by, vf_select(lost, none, inverse));
     UNROLL for (int b = 0; b < 16; b++)
     {
         sums[FOLD_SLOT(b)] = vi_set1(0);
         if (b >= count)
             continue;
-        const float *from = x + 32 * b;
+        const float *from = x + b * x_step;
         vi low = round16(vf_mul(vf_load(from), vf_set1(by[b])), q + b * q_step);
         sums[FOLD_SLOT(b)] = vi_add(low, round16(vf_mul(vf_load(from + 16), vf_set1(by[b])), q + b * q_step + 16));
     }
@@ -68,32 +70,42 @@ OP void round32_to(int count, const float *x, int8_t *q, ptrdiff_t q_step, int32
             }
     }
     const vi sum = vi_fold16(0, sums);
-    vi_store(words[0], vi_of_bits(vf_as_half(scale)));
-    vi_store(words[1], vi_of_bits(vf_as_half(vf_mul(scale, vf_of(sum)))));
-    vi_store(words[2], vi_mul(sum, vi_set1(-8)));
-    vi_store(words[3], vi_mul(sum, vi_set1(-16)));
-    vi_store(words[4], vi_mul(sum, vi_set1(-128)));
-    for (int b = 0; b < count; b++, to += step)
-        UNROLL for (int i = 0; i < X32_WORDS; i++) to[i] = words[i][b];
+    x32_words words = {{vi_of_bits(vf_as_half(scale)), vi_of_bits(vf_as_half(vf_mul(scale, vf_of(sum)))),
+                        vi_mul(sum, vi_set1(-8)), vi_mul(sum, vi_set1(-16)), vi_mul(sum, vi_set1(-128))}};
+    return words;
 }
 
-/* Blocks of token t in a tile of n: `block` is where the first is. */
-OP void round32(int count, const float *x, uint8_t *block, int n, int t)
+/* `count` blocks of token t in a tile of n: `block` is where the first is. */
+OP void round_blocks32(int count, const float *x, uint8_t *block, int n, int t)
 {
-    round32_to(count, x, (int8_t *)block + 32 * t, n * X32_BYTES, (int32_t *)(block + 32 * n) + X32_WORDS * t,
-               n * (X32_BYTES / 4));
+    const x32_words words = round32(count, x, 32, (int8_t *)block + 32 * t, n * X32_BYTES);
+    int32_t lanes[X32_WORDS][16], *to = (int32_t *)(block + 32 * n) + t;
+    UNROLL for (int i = 0; i < X32_WORDS; i++) vi_store(lanes[i], words.of[i]);
+    for (int b = 0; b < count; b++, to += n * (X32_BYTES / 4))
+        UNROLL for (int i = 0; i < X32_WORDS; i++) to[i * n] = lanes[i][b];
 }
 
-/* One block of each of the n tokens of a tile, x (n, 32). */
-OP void round_tile32(int n, const float *x, uint8_t *block)
+/* One block of each of the n tokens of a tile, `stride` apart. */
+OP void round_side_by_side(int n, const float *x, ptrdiff_t stride, uint8_t *block)
 {
-    int8_t *q = (int8_t *)block;
-    int32_t *words = (int32_t *)(block + 32 * n);
+    const x32_words words = round32(n, x, stride, (int8_t *)block, 32);
+    int32_t lanes[16];
+    UNROLL for (int i = 0; i < X32_WORDS; i++)
+    {
+        vi_store(lanes, words.of[i]);
+        memcpy(block + 32 * n + 4 * i * n, lanes, (size_t)n * 4);
+    }
+}
+OP void round_tile32(int n, const float *x, ptrdiff_t stride, uint8_t *block)
+{
     if (n == TILE)
-        round32_to(TILE, x, q, 32, words, X32_WORDS);
+        round_side_by_side(TILE, x, stride, block);
+    else if (n == 8)
+        round_side_by_side(8, x, stride, block);
+    else if (n == 4)
+        round_side_by_side(4, x, stride, block);
     else
-        for (int t = 0; t < n; t += 4)
-            round32_to(n - t < 4 ? n - t : 4, x + 32 * t, q + 32 * t, 32, words + X32_WORDS * t, X32_WORDS);
+        round_side_by_side(n, x, stride, block);
 }
 
 /* The first of 256 numbers that is `size` or -size; any number if one is NaN. */
@@ -173,25 +185,42 @@ OP void round_token(int size, const float *x, ptrdiff_t t, ptrdiff_t T, ptrdiff_
     t -= first;
     ptrdiff_t b = 0;
     for (; size == 32 && b + 16 <= blocks; b += 16)
-        round32(16, x + b * 32, block + b * n * bytes, n, (int)t);
+        round_blocks32(16, x + b * 32, block + b * n * bytes, n, (int)t);
     for (; size == 32 && b < blocks; b += 4)
-        round32(blocks - b < 4 ? (int)(blocks - b) : 4, x + b * 32, block + b * n * bytes, n, (int)t);
+        round_blocks32(blocks - b < 4 ? (int)(blocks - b) : 4, x + b * 32, block + b * n * bytes, n, (int)t);
     for (; size == 256 && b < blocks; b++)
         round256(x + b * 256, block + b * n * bytes, n, (int)t);
 }
 
-static void quantize32(const float *x, ptrdiff_t T, ptrdiff_t blocks, uint8_t *out, int threads)
+/* `count` tokens of T, one or all of some tiles, from t on; x: that of t. */
+OP void round_some(int size, const float *x, ptrdiff_t t, ptrdiff_t count, ptrdiff_t T, ptrdiff_t blocks, uint8_t *out)
 {
-    (void)threads;
-#pragma omp parallel for num_threads(threads) schedule(static) if (T > 1)
-    for (ptrdiff_t t = 0; t < T; t++)
-        round_token(32, x + t * blocks * 32, t, T, blocks, out);
+    int n;
+    for (ptrdiff_t i = 0; i < count; i += n) {
+        n = size == 32 && count > 1 ? tile_at(T - t - i) : 1;
+        if (n == 1)
+            round_token(size, x + i * blocks * size, t + i, T, blocks, out);
+        else
+            for (ptrdiff_t b = 0; b < blocks; b++)
+                round_tile32(n, x + (i * blocks + b) * 32, blocks * 32, out + ((t + i) * blocks + b * n) * X32_BYTES);
+    }
 }
 
+/* Tokens that a thread takes at a time: tiles, but of a few tokens each for itself. */
+OP ptrdiff_t tokens_at_a_time(ptrdiff_t T, int threads) { return T >= TILE * threads ? TILE : 1; }
+
+static void quantize(int size, const float *x, ptrdiff_t T, ptrdiff_t blocks, uint8_t *out, int threads)
+{
+    const ptrdiff_t step = tokens_at_a_time(T, threads);
+#pragma omp parallel for num_threads(threads) schedule(static) if (T > 1)
+    for (ptrdiff_t t = 0; t < T; t += step)
+        round_some(size, x + t * blocks * size, t, T - t < step ? T - t : step, T, blocks, out);
+}
+static void quantize32(const float *x, ptrdiff_t T, ptrdiff_t blocks, uint8_t *out, int threads)
+{
+    quantize(32, x, T, blocks, out, threads);
+}
 static void quantizek(const float *x, ptrdiff_t T, ptrdiff_t blocks, uint8_t *out, int threads)
 {
-    (void)threads;
-#pragma omp parallel for num_threads(threads) schedule(static) if (T > 1)
-    for (ptrdiff_t t = 0; t < T; t++)
-        round_token(256, x + t * blocks * 256, t, T, blocks, out);
+    quantize(256, x, T, blocks, out, threads);
 }

@@ -13,6 +13,7 @@ OP int thread_number(void) { return 0; }
 #define QUERIES 4 /* that share the loads of keys and values */
 #define FETCH_KEYS 32
 #define MOST_ROWS 32         /* queries that pass over keys and values while a core's nearest cache holds them */
+#define SOFT_ROWS 8          /* whose softmax is computed together, up to 16 */
 #define MOST_SCORES (1 << 18) /* of those queries: what its second cache holds */
 
 /* One query of one head: what it reads, its place for scores, what it writes. */
@@ -227,13 +228,15 @@ OP void products(const attend_args *a, int kind, int exact, const attend_keys *k
     }
 }
 
+/* The scale is left to the softmax: minus infinity stays, and what is largest is largest. */
+OP int scaled_later(const attend_args *a) { return a->cap == 0 && a->scale > 0; }
+
 /* The products of a row made minus infinity where masked, up to a multiple of 16 * TOGETHER, and capped and scaled, unless
-   what they are multiplied by later, which it returns, is the scale. */
+   that comes later. Returns the largest, of NaNs any. */
 OP float masked(const attend_args *a, const attend_row *row)
 {
     const ptrdiff_t first = row->from / 16 * 16, last = (row->end - 1) / 16 * 16;
-    const int later = a->cap == 0 && a->scale > 0; /* minus infinity stays, and what is largest is largest */
-    for (ptrdiff_t s = first; !later && s <= last; s += 16) {
+    for (ptrdiff_t s = first; !scaled_later(a) && s <= last; s += 16) {
         vf x = vf_load(row->p + s);
         if (a->cap != 0)
             x = vf_soft_cap(x, a->inverse_cap, a->cap);
@@ -244,24 +247,12 @@ OP float masked(const attend_args *a, const attend_row *row)
     vf_store(row->p + last, vf_select(seen_lanes(last, row->from, row->end), vf_load(row->p + last), none));
     for (ptrdiff_t s = last + 16; (s - first) % (16 * TOGETHER); s += 16)
         vf_store(row->p + s, none);
-    return later ? a->scale : 1;
-}
-
-/* The largest number of a row, of NaNs any. */
-OP float largest_of(const attend_row *row)
-{
-    const ptrdiff_t first = row->from / 16 * 16;
     vf most[TOGETHER];
-    float lanes[16];
-    UNROLL for (int i = 0; i < TOGETHER; i++) most[i] = vf_set1(-INFINITY);
-    for (ptrdiff_t s = first; s < row->end; s += 16 * TOGETHER)
+    UNROLL for (int i = 0; i < TOGETHER; i++) most[i] = none;
+    for (ptrdiff_t s = first; s <= last; s += 16 * TOGETHER)
         UNROLL for (int i = 0; i < TOGETHER; i++) most[i] = vf_max(vf_load(row->p + s + 16 * i), most[i]);
     UNROLL for (int i = 1; i < TOGETHER; i++) most[0] = vf_max(most[0], most[i]);
-    vf_store(lanes, most[0]);
-    for (int n = 8; n; n /= 2)
-        for (int l = 0; l < n; l++)
-            lanes[l] = lanes[l] > lanes[l + n] ? lanes[l] : lanes[l + n];
-    return lanes[0];
+    return vf_largest(most[0]);
 }
 
 /* n vectors p to exp(p * scale - largest). Returns their sum, added to `sum` one by one. */
@@ -278,28 +269,39 @@ OP vf exps_above(int n, float scale, float largest, float *p, vf sum)
     return sum;
 }
 
-/* A NaN makes the sum one, and so every weight. */
-OP void soft_max(const attend_args *a, int exact, const attend_row *row)
+/* Of n rows, step by step: a row alone would wait for its largest number and for its sum. A NaN makes the sum one, and so
+   every weight. */
+OP void soft_max(const attend_args *a, int exact, const attend_row *row, int n)
 {
-    const float *sink = row->sink, scale = masked(a, row);
-    const ptrdiff_t first = row->from / 16 * 16;
-    float largest = largest_of(row) * scale;
-    if (sink && !(*sink <= largest))
-        largest = *sink; /* a NaN too */
-    vf sum = vf_set1(0);
-    for (ptrdiff_t s = first; s < row->end; s += 16 * TOGETHER)
-        sum = exps_above(TOGETHER, scale, largest, row->p + s, sum);
-    float total = lane_fold(sum);
-    if (sink) {
-        float of_sink[16];
-        vf_store(of_sink, vf_exp(vf_set1(*sink - largest)));
-        total += of_sink[0];
+    const float scale = scaled_later(a) ? a->scale : 1;
+    float largest[SOFT_ROWS], inverse[16];
+    vf sums[16];
+    for (int t = 0; t < n; t++) {
+        largest[t] = masked(a, row + t) * scale;
+        if (row[t].sink && !(*row[t].sink <= largest[t]))
+            largest[t] = *row[t].sink; /* a NaN too */
     }
-    float inverse = 1.0f / total;
-    for (ptrdiff_t s = first; s < row->end; s += 16) {
-        vf p = vf_mul(vf_load(row->p + s), vf_set1(inverse));
-        vf_store(row->p + s, exact ? vf_as_half(p) : p);
+    for (int t = 0; t < 16; t++)
+        sums[t] = vf_set1(0);
+    for (int t = 0; t < n; t++) {
+        vf sum = vf_set1(0);
+        for (ptrdiff_t s = row[t].from / 16 * 16; s < row[t].end; s += 16 * TOGETHER)
+            sum = exps_above(TOGETHER, scale, largest[t], row[t].p + s, sum);
+        sums[FOLD_SLOT(t)] = sum;
     }
+    vf totals = vf_fold16(sums);
+    if (row->sink) {
+        float of_sinks[16] = {0};
+        for (int t = 0; t < n; t++)
+            of_sinks[t] = *row[t].sink - largest[t];
+        totals = vf_add(totals, vf_exp(vf_load(of_sinks)));
+    }
+    vf_store(inverse, vf_div(vf_set1(1.0f), totals));
+    for (int t = 0; t < n; t++)
+        for (ptrdiff_t s = row[t].from / 16 * 16; s < row[t].end; s += 16) {
+            vf p = vf_mul(vf_load(row[t].p + s), vf_set1(inverse[t]));
+            vf_store(row[t].p + s, exact ? vf_as_half(p) : p);
+        }
 }
 
 /* acc = acc + p[s] * v[s] for n queries, 16 * vectors features from `at` on, keys from .. end - 1 */
@@ -370,10 +372,10 @@ OP void attend_rows(const attend_args *a, int kind, int exact, const attend_keys
         products_turned(a, exact, keys, row, n);
     else
         products(a, kind, exact, keys, row, n);
-    for (int t = 0; t < n; t++) {
-        soft_max(a, exact, row + t);
+    for (int t = 0; t < n; t += SOFT_ROWS)
+        soft_max(a, exact, row + t, n - t < SOFT_ROWS ? n - t : SOFT_ROWS);
+    for (int t = 0; t < n; t++)
         memset(row[t].out, 0, (size_t)a->Vd * 4);
-    }
     for (int t = 0; t < n; t += QUERIES) {
         const int some = n - t < QUERIES ? n - t : QUERIES;
         attend_span *span = spans + t / QUERIES;

@@ -3,27 +3,21 @@
    Every step has the bits of the kernel that does it alone. Nothing of it is written to fresh memory but the result. */
 #define FFN_TOKENS 264 /* at a time, so that what is hidden stays in a core's cache */
 
-/* The row of token t as what follows reads it: normalised into y (T, n), or x's own where there is no norm. */
-OP const float *normed_row(const norm_args *norm, const float *x, ptrdiff_t t, ptrdiff_t n, float *y)
-{
-    if (!norm->there)
-        return x + t * n;
-    norm_row(x + t * n, norm->weight, n, norm->eps, y + t * n);
-    return y + t * n;
-}
-
 /* T tokens, normalised into y where there is a norm, as they go into products with the maps: each into its own place, or
    once for all that are rounded alike and have the same. */
 static void enter_tokens(const norm_args *norm, const float *x, ptrdiff_t T, float *y, const expert_map *const *maps,
                          uint8_t *const *out, int n_maps, int threads)
 {
-    (void)threads;
+    const ptrdiff_t n = maps[0]->columns, step = tokens_at_a_time(T, threads);
 #pragma omp parallel for num_threads(threads) schedule(static) if (T > 1)
-    for (ptrdiff_t t = 0; t < T; t++) {
-        const float *row = normed_row(norm, x, t, maps[0]->columns, y);
+    for (ptrdiff_t t = 0; t < T; t += step) {
+        const ptrdiff_t count = T - t < step ? T - t : step;
+        const float *rows = norm->there ? y + t * n : x + t * n;
+        for (ptrdiff_t i = t; norm->there && i < t + count; i++)
+            norm_row(x + i * n, norm->weight, n, norm->eps, y + i * n);
         for (int i = 0; i < n_maps; i++)
             if (i == 0 || out[i] != out[i - 1])
-                round_for(maps[i], row, t, T, out[i]);
+                round_for(maps[i], rows, t, count, T, out[i]);
     }
 }
 
@@ -184,7 +178,7 @@ static void hide_block(const ffn_half_args *a, const expert_map *gate, ptrdiff_t
     }
     for (ptrdiff_t t = 0; t < T; t += n) {
         n = tile_at(T - t);
-        round_tile32(n, own + 32 * t, rounded + t * rounded_bytes(&a->down) + b * n * X32_BYTES);
+        round_tile32(n, own + 32 * t, 32, rounded + t * rounded_bytes(&a->down) + b * n * X32_BYTES);
     }
 }
 

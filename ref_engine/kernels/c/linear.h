@@ -55,7 +55,7 @@ OP void scaled_halves(int n, const vb *q, vf first, vf second, const int8_t *x, 
     vi low[TILE], high[TILE];
     UNROLL for (int t = 0; t < n; t++) low[t] = vi_set1(0);
     dots(n, sixteens, 4, 5, x, 32, low); /* 16 times the sum of the first 16 */
-    UNROLL for (int t = 0; t < n; t++) high[t] = vi_add(vi_set1(sum[X32_WORDS * t]), low[t]);
+    UNROLL for (int t = 0; t < n; t++) high[t] = vi_add(vi_set1(sum[t]), low[t]);
     UNROLL for (int t = 0; t < n; t++) low[t] = vi_mul(low[t], vi_set1(-1));
     dots(n, q, 4, 5, x, 32, low);
     dots(n, q + 4, 4, 5, x + 16, 32, high);
@@ -76,8 +76,8 @@ OP void tile32(int kind, int n, int wide, const uint8_t *w, const uint8_t *x, pt
         if (n == 1)
             fetch_ahead(w + b * block_bytes32(kind), block_bytes32(kind));
         const int8_t *xq = (const int8_t *)x;
-        const float *xd = (const float *)(x + 32 * n), *xs = xd + 1; /* X32_WORDS of them from one token to the next */
-        const int32_t *sum = (const int32_t *)(x + 32 * n) + sum_at;
+        const float *xd = (const float *)(x + 32 * n), *xs = xd + n;
+        const int32_t *sum = (const int32_t *)xd + sum_at * n;
         vb q[8];
         const uint8_t *block = w + b * wide_bytes(kind), *scales = w + at.d + b * d_bytes(kind);
         vf fsum[TILE], d, m;
@@ -95,16 +95,16 @@ OP void tile32(int kind, int n, int wide, const uint8_t *w, const uint8_t *x, pt
         else {
             vi isum[TILE];
             UNROLL for (int t = 0; t < n; t++)
-                isum[t] = vi_set1(has_m(kind) ? 0 : bits == 8 ? SHIFTED_START(sum[X32_WORDS * t]) : sum[X32_WORDS * t]);
+                isum[t] = vi_set1(has_m(kind) ? 0 : bits == 8 ? SHIFTED_START(sum[t]) : sum[t]);
             dots(n, q, 8, bits, xq, 32, isum);
             UNROLL for (int t = 0; t < n; t++) fsum[t] = vf_of(isum[t]);
         }
         UNROLL for (int t = 0; t < n; t++)
         {
             vf scale = kind == W_NVFP4 ? vf_set1(NVFP4_STEP) : d;
-            acc[t] = vf_add(acc[t], vf_mul(vf_mul(scale, vf_set1(xd[X32_WORDS * t])), fsum[t]));
+            acc[t] = vf_add(acc[t], vf_mul(vf_mul(scale, vf_set1(xd[t])), fsum[t]));
             if (has_m(kind))
-                acc[t] = vf_add_exact(acc[t], m, vf_set1(xs[X32_WORDS * t])); /* both were float16: 22 bits at most */
+                acc[t] = vf_add_exact(acc[t], m, vf_set1(xs[t])); /* both were float16: 22 bits at most */
         }
     }
     UNROLL for (int t = 0; t < n; t++) store_rows(y + t * stride, acc[t], rows);

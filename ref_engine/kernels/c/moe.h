@@ -27,18 +27,18 @@ OP ptrdiff_t rounded_bytes(const expert_map *m)
                                       : m->columns / 256 * XK_BYTES;
 }
 
-/* One token, as it goes into a product with m: token t of T in tiles. */
-static void round_for(const expert_map *m, const float *x, ptrdiff_t t, ptrdiff_t T, uint8_t *out)
+/* `count` tokens as they go into a product with m; see `round_some`. */
+static void round_for(const expert_map *m, const float *x, ptrdiff_t t, ptrdiff_t count, ptrdiff_t T, uint8_t *out)
 {
     if (m->kind >= W_KINDS)
-        round_plain(m->kind - W_KINDS, x, m->columns, (float *)out + t * m->columns);
+        round_plain(m->kind - W_KINDS, x, count * m->columns, (float *)out + t * m->columns);
     else if (in_blocks_of_32(m->kind))
-        round_token(32, x, t, T, m->columns / 32, out);
+        round_some(32, x, t, count, T, m->columns / 32, out);
     else
-        round_token(256, x, t, T, m->columns / 256, out);
+        round_some(256, x, t, count, T, m->columns / 256, out);
 }
 
-/* The same from a token that has been rounded alone, as a tile of one. */
+/* One token that has been rounded alone, as a tile of one, into its place among T. */
 static void place_rounded(const expert_map *m, const uint8_t *from, ptrdiff_t t, ptrdiff_t T, uint8_t *out)
 {
     const ptrdiff_t bytes = rounded_bytes(m);
@@ -53,7 +53,8 @@ static void place_rounded(const expert_map *m, const uint8_t *from, ptrdiff_t t,
     for (ptrdiff_t at = 0; at < bytes; at += block, from += block, to += n * block)
         if (in_blocks_of_32(m->kind)) {
             memcpy(to + 32 * t, from, 32);
-            memcpy(to + 32 * n + 4 * X32_WORDS * t, from + 32, 4 * X32_WORDS);
+            for (int i = 0; i < X32_WORDS; i++)
+                memcpy(to + 32 * n + 4 * (i * n + t), from + 32 + 4 * i, 4);
         } else {
             memcpy(to + 256 * t, from, 256);
             memcpy(to + 256 * n + 4 * t, from + 256, 4);
@@ -131,7 +132,7 @@ static void enter(const moe_args *a, const moe_scratch_t *s, ptrdiff_t place)
         const expert_map *m = i ? &a->gate : &a->up;
         const ptrdiff_t bytes = rounded_bytes(m);
         if (a->weigh_input)
-            round_for(m, weighted, place - from, T, s->x[i] + from * bytes);
+            round_for(m, weighted, place - from, 1, T, s->x[i] + from * bytes);
         else
             place_rounded(m, s->once[i] + p / a->k * bytes, place - from, T, s->x[i] + from * bytes);
     }
@@ -252,7 +253,7 @@ static void moe(const moe_args *a, int threads)
             for (ptrdiff_t t = 0; t < a->T; t++)
                 for (int i = 0; i < s.ways; i++) {
                     const expert_map *m = i ? &a->gate : &a->up;
-                    round_for(m, a->x + t * m->columns, 0, 1, s.once[i] + t * rounded_bytes(m));
+                    round_for(m, a->x + t * m->columns, 0, 1, 1, s.once[i] + t * rounded_bytes(m));
                 }
         }
 #pragma omp for schedule(static)
@@ -264,7 +265,7 @@ static void moe(const moe_args *a, int threads)
 #pragma omp for schedule(static)
         for (ptrdiff_t p = 0; p < pairs; p++) {
             ptrdiff_t e = a->ids[s.pair[p]], from = s.start[e];
-            round_for(&a->down, s.h + p * F, p - from, s.start[e + 1] - from,
+            round_for(&a->down, s.h + p * F, p - from, 1, s.start[e + 1] - from,
                       s.rounded_h + from * rounded_bytes(&a->down));
         }
 #pragma omp for schedule(dynamic, 4)

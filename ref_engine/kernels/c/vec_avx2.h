@@ -26,6 +26,13 @@ OP vf vf_add_exact(vf acc, vf x, vf y) /* x * y is exact: halves */
 OP vf vf_div(vf x, vf y) { return vf_both(_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b)); }
 OP vf vf_max(vf x, vf y) { return vf_both(_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)); }
 OP vf vf_min(vf x, vf y) { return vf_both(_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)); }
+OP float vf_largest(vf x)
+{
+    __m256 m = _mm256_max_ps(x.a, x.b);
+    __m128 n = _mm_max_ps(_mm256_castps256_ps128(m), _mm256_extractf128_ps(m, 1));
+    n = _mm_max_ps(n, _mm_movehl_ps(n, n));
+    return _mm_cvtss_f32(_mm_max_ss(n, _mm_movehdup_ps(n)));
+}
 OP vi vi_of_bits(vf x) { return vi_both(_mm256_castps_si256(x.a), _mm256_castps_si256(x.b)); }
 OP vf vf_of_bits(vi x) { return vf_both(_mm256_castsi256_ps(x.a), _mm256_castsi256_ps(x.b)); }
 

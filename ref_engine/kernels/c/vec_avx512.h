@@ -23,6 +23,7 @@ OP vf vf_add_exact(vf acc, vf a, vf b) { return _mm512_fmadd_ps(a, b, acc); } /*
 OP vf vf_div(vf a, vf b) { return _mm512_div_ps(a, b); }
 OP vf vf_max(vf a, vf b) { return _mm512_max_ps(a, b); }
 OP vf vf_min(vf a, vf b) { return _mm512_min_ps(a, b); }
+OP float vf_largest(vf a) { return _mm512_reduce_max_ps(a); }
 OP vi vi_of_bits(vf a) { return _mm512_castps_si512(a); }
 OP vf vf_of_bits(vi a) { return _mm512_castsi512_ps(a); }
 

@@ -25,6 +25,7 @@ OP vf vf_div(vf a, vf b) { LANES_(vf, a.v[l] / b.v[l]); }
 /* the second where either is NaN or they are equal, as the x86 instructions do */
 OP vf vf_max(vf a, vf b) { LANES_(vf, a.v[l] > b.v[l] ? a.v[l] : b.v[l]); }
 OP vf vf_min(vf a, vf b) { LANES_(vf, a.v[l] < b.v[l] ? a.v[l] : b.v[l]); }
+OP float vf_largest(vf a) { float y = a.v[0]; for (int l = 1; l < 16; l++) y = a.v[l] > y ? a.v[l] : y; return y; }
 OP vi vi_of_bits(vf a) { vi y; memcpy(&y, &a, 64); return y; }
 OP vf vf_of_bits(vi a) { vf y; memcpy(&y, &a, 64); return y; }
 

@@ -22,6 +22,7 @@ OP vf vf_div(vf a, vf b) { FOUR_(vf, vdivq_f32(a.v[r], b.v[r])); }
 /* the second where either is NaN or they are equal, as the x86 instructions do; NEON's own would give the NaN */
 OP vf vf_max(vf a, vf b) { FOUR_(vf, vbslq_f32(vcgtq_f32(a.v[r], b.v[r]), a.v[r], b.v[r])); }
 OP vf vf_min(vf a, vf b) { FOUR_(vf, vbslq_f32(vcltq_f32(a.v[r], b.v[r]), a.v[r], b.v[r])); }
+OP float vf_largest(vf a) { return vmaxvq_f32(vmaxq_f32(vmaxq_f32(a.v[0], a.v[1]), vmaxq_f32(a.v[2], a.v[3]))); }
 OP vi vi_of_bits(vf a) { FOUR_(vi, vreinterpretq_s32_f32(a.v[r])); }
 OP vf vf_of_bits(vi a) { FOUR_(vf, vreinterpretq_f32_s32(a.v[r])); }
 
