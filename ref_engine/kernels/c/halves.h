@@ -167,14 +167,14 @@ typedef struct {
 
 /* Block b of the hidden features of T tokens, rounded before another is begun. own: (T, 32). */
 static void hide_block(const ffn_half_args *a, const expert_map *gate, ptrdiff_t b, const uint8_t *x_up,
-                       const uint8_t *x_gate, ptrdiff_t T, float *own, uint8_t *rounded)
+                       const uint8_t *x_gate, ptrdiff_t T, float *own, uint8_t *rounded, int threads)
 {
     const ptrdiff_t F = a->down.columns;
     int n;
     for (ptrdiff_t i = 0; i < 2; i++) {
         const ptrdiff_t g = 2 * b + i;
         hide_group(&a->up, gate, 0, g, a->fused ? g + F / GROUP : g, x_up, x_gate, T, F, a->unit, a->constants,
-                   own + GROUP * i, 32);
+                   i ? 2 * threads - 1 : 1, own + GROUP * i, 32);
     }
     for (ptrdiff_t t = 0; t < T; t += n) {
         n = tile_at(T - t);
@@ -197,14 +197,14 @@ static void ffn_tokens(const ffn_half_args *a, ptrdiff_t first, ptrdiff_t T, con
         (void)chunk;
 #pragma omp parallel for num_threads(threads) schedule(dynamic, chunk)
         for (ptrdiff_t b = 0; b < F / 32; b++)
-            hide_block(a, gate, b, x_up, x_gate, T, p->h + thread_number() * T * 32, p->rounded_h);
+            hide_block(a, gate, b, x_up, x_gate, T, p->h + thread_number() * T * 32, p->rounded_h, threads);
     } else {
         const ptrdiff_t chunk = groups_at_a_time(groups, T, threads);
         (void)chunk;
 #pragma omp parallel for num_threads(threads) schedule(dynamic, chunk)
         for (ptrdiff_t g = 0; g < groups; g++)
             hide_group(&a->up, gate, 0, g, a->fused ? g + groups : g, x_up, x_gate, T, F, a->unit, a->constants,
-                       p->h + g * GROUP, F);
+                       threads, p->h + g * GROUP, F);
         round_tokens(&a->down, p->h, T, p->rounded_h, threads);
     }
     map_tokens(&a->down, p->rounded_h, T, p->x, threads);

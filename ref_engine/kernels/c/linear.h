@@ -251,6 +251,14 @@ OP void tile(int kind, int n, const uint8_t *w, const uint8_t *wide, const uint8
         TILE_FUNCTIONS[kind][n > 8 ? 4 : n == 8 ? 3 : n / 2](w, x, blocks, y, stride, rows);
 }
 
+/* With many tokens a thread's next weights come while it multiplies: tokens t .. t + n - 1 of T ask for their part. */
+OP void fetch_part(const uint8_t *next, ptrdiff_t bytes, ptrdiff_t t, int n, ptrdiff_t T)
+{
+    if (T >= WIDE_FROM)
+        for (ptrdiff_t i = t * bytes / T & -64; i < (t + n) * bytes / T; i += 64)
+            __builtin_prefetch(next + i, 0, 2);
+}
+
 /* Groups of rows that a thread takes at a time: with many tokens one, so that a thread which other work holds up leaves the
    rest to the others; with few its whole share. */
 OP ptrdiff_t groups_at_a_time(ptrdiff_t groups, ptrdiff_t T, int threads)
@@ -271,6 +279,7 @@ static void linear(int kind, const uint8_t *w, const uint8_t *x, ptrdiff_t T, pt
         const uint8_t *packed = w + g * size, *wide = widened(kind, packed, blocks, T, 0);
         for (ptrdiff_t t = 0; t < T; t += n) {
             n = tile_at(T - t);
+            fetch_part(packed + threads * size, size, t, n, T);
             tile(kind, n, packed, wide, x + t * token, blocks, y + t * rows + g * GROUP, rows, here);
         }
     }

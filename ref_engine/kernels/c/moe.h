@@ -147,6 +147,12 @@ static const uint8_t *wide_group(const expert_map *m, ptrdiff_t e, ptrdiff_t g, 
     return m->kind >= W_KINDS ? NULL : widened(m->kind, m->data[e] + g * packed_group(m->kind, blocks), blocks, T, slot);
 }
 
+static void fetch_group(const expert_map *m, ptrdiff_t e, ptrdiff_t g, ptrdiff_t t, int n, ptrdiff_t T)
+{
+    const ptrdiff_t bytes = m->kind < W_KINDS ? packed_group(m->kind, blocks_of(m)) : 0;
+    fetch_part(m->data[e] + g * bytes, bytes, t, n, T);
+}
+
 /* Rows of group g of expert e, perhaps wide, times a tile of n tokens, scaled and biased: y (n, 16). */
 static void expert_tile(const expert_map *m, ptrdiff_t e, ptrdiff_t g, const uint8_t *wide, const uint8_t *x, int n,
                         float *y)
@@ -158,7 +164,7 @@ static void expert_tile(const expert_map *m, ptrdiff_t e, ptrdiff_t g, const uin
         plain_rows(m->kind - W_KINDS, w, g, (const float *)x, n, m->columns, y, GROUP, here);
     else
         tile(m->kind, n, w + g * packed_group(m->kind, blocks_of(m)), wide, x, blocks_of(m), y, GROUP, here);
-    for (int t = 0; t < n; t++) {
+    for (int t = 0; t < n && (m->scale || m->bias); t++) {
         vf v = vf_load(y + GROUP * t);
         if (m->scale)
             v = vf_mul(v, vf_set1(m->scale[e]));
@@ -171,19 +177,22 @@ static void expert_tile(const expert_map *m, ptrdiff_t e, ptrdiff_t g, const uin
 OP ptrdiff_t groups_of(ptrdiff_t rows) { return (rows + GROUP - 1) / GROUP; }
 
 /* Sixteen hidden features of F, group g of gate and g_up of up, of expert e for T tokens; h: the first of them of the
-   first token, others `stride` later. */
+   first token, others `stride` later. next: groups to where the thread goes on. */
 static void hide_group(const expert_map *up_map, const expert_map *gate_map, ptrdiff_t e, ptrdiff_t g, ptrdiff_t g_up,
                        const uint8_t *x_up, const uint8_t *x_gate, ptrdiff_t T, ptrdiff_t F, int unit,
-                       const float *constants, float *h, ptrdiff_t stride)
+                       const float *constants, ptrdiff_t next, float *h, ptrdiff_t stride)
 {
     const int here = F - g * GROUP < GROUP ? (int)(F - g * GROUP) : GROUP;
     const uint8_t *wide_up = wide_group(up_map, e, g_up, T, 0), *wide_gate = NULL;
+    float up[GROUP * TILE] = {0}, gate[GROUP * TILE] = {0};
     int n;
     if (gate_map)
         wide_gate = wide_group(gate_map, e, g, T, 1);
     for (ptrdiff_t t = 0; t < T; t += n) {
-        float up[GROUP * TILE] = {0}, gate[GROUP * TILE] = {0};
         n = tile_at(T - t);
+        fetch_group(up_map, e, g_up + next, t, n, T);
+        if (gate_map)
+            fetch_group(gate_map, e, g + next, t, n, T);
         if (gate_map)
             expert_tile(gate_map, e, g, wide_gate, x_gate + t * rounded_bytes(gate_map), n, gate);
         expert_tile(up_map, e, g_up, wide_up, x_up + t * rounded_bytes(up_map), n, up);
@@ -199,7 +208,7 @@ static void hide(const moe_args *a, const moe_scratch_t *s, ptrdiff_t e, ptrdiff
     const ptrdiff_t F = a->down.columns, from = s->start[e], T = s->start[e + 1] - from;
     const expert_map *gate = a->fused ? &a->up : a->gated ? &a->gate : NULL;
     hide_group(&a->up, gate, e, g, a->fused ? g + F / GROUP : g, s->x[0] + from * rounded_bytes(&a->up),
-               gate ? s->x[s->ways - 1] + from * rounded_bytes(gate) : NULL, T, F, a->unit, a->constants,
+               gate ? s->x[s->ways - 1] + from * rounded_bytes(gate) : NULL, T, F, a->unit, a->constants, 1,
                s->h + from * F + g * GROUP, F);
 }
 
@@ -210,9 +219,9 @@ static void give(const moe_args *a, const moe_scratch_t *s, ptrdiff_t e, ptrdiff
     const ptrdiff_t from = s->start[e], T = s->start[e + 1] - from, D = m->rows;
     const int here = D - g * GROUP < GROUP ? (int)(D - g * GROUP) : GROUP;
     const uint8_t *wide = wide_group(m, e, g, T, 0);
+    float y[GROUP * TILE] = {0};
     int n;
     for (ptrdiff_t t = 0; t < T; t += n) {
-        float y[GROUP * TILE] = {0};
         n = tile_at(T - t);
         expert_tile(m, e, g, wide, s->rounded_h + (from + t) * rounded_bytes(m), n, y);
         for (int i = 0; i < n; i++) {
