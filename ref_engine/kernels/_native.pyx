@@ -274,7 +274,7 @@ cdef class Table:
         if nbytes > self.held:
             free(self.scratch)
             self.held = 0
-            self.scratch = <uint8_t *>aligned_alloc(64, (nbytes + nbytes // 4 + 63) // 64 * 64)
+            self.scratch = ref_engine_packed_space(nbytes + nbytes // 4)
             if self.scratch == NULL:
                 raise MemoryError(f"{nbytes} bytes of scratch")
             self.held = nbytes + nbytes // 4

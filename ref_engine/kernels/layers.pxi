@@ -173,12 +173,12 @@ cdef class Layers:
             for i in range(self.n):
                 most = max(most, self._step(&p, i, given, NULL, NULL))
             stream = (<size_t>p.T * <size_t>self.width * sizeof(float) + 63) // 64 * 64
-            table._reserve(2 * stream + most)
-            room = table.scratch + 2 * stream
+            table._reserve(stream + most)
+            room = table.scratch + stream
             try:
                 with nogil:
                     for i in range(self.n):
-                        to = &out[0, 0] if i == self.n - 1 else <float *>(table.scratch + stream * <size_t>(i % 2))
+                        to = &out[0, 0] if i == self.n - 1 else <float *>table.scratch  # halves add to it in place
                         self._step(&p, i, given, to, room)
                         if self.steps[i].kind == MIXTURE:
                             missing = self._missing(&p, i, <const int32_t *>room)

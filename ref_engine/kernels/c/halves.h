@@ -28,18 +28,31 @@ static void round_tokens(const expert_map *m, const float *x, ptrdiff_t T, uint8
     enter_tokens(&none, x, T, NULL, &m, &out, 1, threads);
 }
 
-/* Rounded tokens times the matrix, and the bias -> y (T, rows). */
-static void map_tokens(const expert_map *m, const uint8_t *x, ptrdiff_t T, float *y, int threads)
+/* Rounded tokens times the matrix, and the bias -> y (T, rows); where there is `onto` (T, rows), which may be y, its sum
+   with that. */
+static void map_tokens(const expert_map *m, const uint8_t *x, ptrdiff_t T, const float *onto, float *y, int threads)
 {
-    if (m->kind >= W_KINDS)
-        plain(m->kind - W_KINDS, m->data[0], (const float *)x, T, m->rows, m->columns, y, threads);
-    else
-        linear(m->kind, m->data[0], x, T, m->rows, blocks_of(m), y, threads);
-    if (m->bias)
-#pragma omp parallel for num_threads(threads) schedule(static) if (T * m->rows >= WORTH_THREADS)
-        for (ptrdiff_t t = 0; t < T; t++)
-            for (ptrdiff_t i = 0; i < m->rows; i++)
-                y[t * m->rows + i] += m->bias[i];
+    const ptrdiff_t groups = groups_of(m->rows), chunk = groups_at_a_time(groups, T, threads);
+    (void)chunk;
+#pragma omp parallel for num_threads(threads) schedule(dynamic, chunk)
+    for (ptrdiff_t g = 0; g < groups; g++) {
+        const int here = m->rows - g * GROUP < GROUP ? (int)(m->rows - g * GROUP) : GROUP;
+        const uint8_t *wide = wide_group(m, 0, g, T, 0);
+        float of_tile[GROUP * TILE] = {0};
+        int n;
+        for (ptrdiff_t t = 0; t < T; t += n) {
+            n = tile_at(T - t);
+            expert_tile(m, 0, g, wide, x + t * rounded_bytes(m), n, of_tile);
+            fetch_group(m, 0, g + threads, t, n, T);
+            for (int i = 0; i < n; i++) {
+                const ptrdiff_t at = (t + i) * m->rows + g * GROUP;
+                vf v = vf_load(of_tile + GROUP * i);
+                if (onto)
+                    v = vf_add(here == GROUP ? vf_load(onto + at) : load_some(P_F32, (const uint8_t *)(onto + at), here), v);
+                store_rows(y + at, v, here);
+            }
+        }
+    }
 }
 
 /* out = x + scale * after(y) for T tokens from `first` on; y is overwritten. */
@@ -51,14 +64,26 @@ static void add_half(const half_args *a, ptrdiff_t first, ptrdiff_t T, float *y,
     for (ptrdiff_t t = 0; t < T; t++) {
         const float *x = a->x + (first + t) * D;
         float *half = y + t * D, *out = a->out + (first + t) * D;
+        const vf scale = vf_set1(a->scaled ? a->scale : 1);
+        ptrdiff_t i = 0;
         if (a->after.there)
             norm_row(half, a->after.weight, D, a->after.eps, half);
-        if (a->scaled)
-            for (ptrdiff_t i = 0; i < D; i++)
-                half[i] *= a->scale;
-        for (ptrdiff_t i = 0; i < D; i++)
-            out[i] = x[i] + half[i];
+        for (; i + 16 <= D; i += 16)
+            vf_store(out + i, vf_add(vf_load(x + i), vf_mul(vf_load(half + i), scale)));
+        for (; i < D; i++)
+            out[i] = x[i] + half[i] * (a->scaled ? a->scale : 1);
     }
+}
+
+/* The same of a half's last product, whose rounded input is given. y: room for (T, D). */
+static void give_half(const half_args *a, const expert_map *m, const uint8_t *rounded, ptrdiff_t first, ptrdiff_t T,
+                      float *y, int threads)
+{
+    if (a->after.there || a->scaled) {
+        map_tokens(m, rounded, T, NULL, y, threads);
+        add_half(a, first, T, y, threads);
+    } else
+        map_tokens(m, rounded, T, a->x + first * a->D, a->out + first * a->D, threads);
 }
 
 /* One head's query or key: normalised in place, then turned into y. Returns where it is. */
@@ -147,14 +172,13 @@ static size_t attention_half(const attention_half_args *a, int threads)
         rounded[i] = room + own[i];
     enter_tokens(&half->before, half->x, T, x, maps, rounded, 3, threads);
     for (int i = 0; i < 3; i++)
-        map_tokens(maps[i], rounded[i], T, results[i], threads);
+        map_tokens(maps[i], rounded[i], T, NULL, results[i], threads);
     for (ptrdiff_t i = 0; i < a->n_shares; i++) {
         prepare_share(a, a->shares + i, results[0], results[1], results[2], threads);
         attend_share(a, a->shares + i, results[0], mixed, (float *)room, threads);
     }
     round_tokens(&a->output, mixed, T, rounded_mixed, threads);
-    map_tokens(&a->output, rounded_mixed, T, x, threads);
-    add_half(half, 0, T, x, threads);
+    give_half(half, &a->output, rounded_mixed, 0, T, x, threads);
     return at;
 }
 
@@ -207,8 +231,7 @@ static void ffn_tokens(const ffn_half_args *a, ptrdiff_t first, ptrdiff_t T, con
                        threads, p->h + g * GROUP, F);
         round_tokens(&a->down, p->h, T, p->rounded_h, threads);
     }
-    map_tokens(&a->down, p->rounded_h, T, p->x, threads);
-    add_half(half, first, T, p->x, threads);
+    give_half(half, &a->down, p->rounded_h, first, T, p->x, threads);
 }
 
 static size_t ffn_half(const ffn_half_args *a, int threads)
@@ -263,7 +286,7 @@ static size_t moe_half_route(const moe_half_args *a, int threads)
         return p.bytes;
     const expert_map *router = &a->router;
     enter_tokens(&half->before, half->x, half->T, p.in, &router, &p.room, 1, threads);
-    map_tokens(&a->router, p.room, half->T, p.logits, threads);
+    map_tokens(&a->router, p.room, half->T, NULL, p.logits, threads);
     route_args choices = a->route;
     choices.logits = p.logits, choices.ids = p.ids, choices.weights = p.weights, choices.scratch = (float *)p.room;
     route(&choices, threads);

@@ -147,7 +147,7 @@ static const uint8_t *wide_group(const expert_map *m, ptrdiff_t e, ptrdiff_t g, 
     return m->kind >= W_KINDS ? NULL : widened(m->kind, m->data[e] + g * packed_group(m->kind, blocks), blocks, T, slot);
 }
 
-static void fetch_group(const expert_map *m, ptrdiff_t e, ptrdiff_t g, ptrdiff_t t, int n, ptrdiff_t T)
+OP void fetch_group(const expert_map *m, ptrdiff_t e, ptrdiff_t g, ptrdiff_t t, int n, ptrdiff_t T)
 {
     const ptrdiff_t bytes = m->kind < W_KINDS ? packed_group(m->kind, blocks_of(m)) : 0;
     fetch_part(m->data[e] + g * bytes, bytes, t, n, T);

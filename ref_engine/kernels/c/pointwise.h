@@ -33,18 +33,23 @@ static void rms_norm(const float *x, const float *weight, ptrdiff_t rows, ptrdif
 OP void turn_head(const float *x, const float *cos, const float *sin, ptrdiff_t Hd, ptrdiff_t half, int adjacent,
                   float *y)
 {
+    ptrdiff_t i = 0;
     if (adjacent)
-        for (ptrdiff_t i = 0; i < half; i++) {
+        for (; i < half; i++) {
             float a = x[2 * i], b = x[2 * i + 1];
             y[2 * i] = a * cos[i] - b * sin[i];
             y[2 * i + 1] = a * sin[i] + b * cos[i];
         }
-    else
-        for (ptrdiff_t i = 0; i < half; i++) {
-            float a = x[i], b = x[i + half];
-            y[i] = a * cos[i] - b * sin[i];
-            y[i + half] = a * sin[i] + b * cos[i];
-        }
+    for (; i + 16 <= half; i += 16) {
+        const vf a = vf_load(x + i), b = vf_load(x + i + half), c = vf_load(cos + i), s = vf_load(sin + i);
+        vf_store(y + i, vf_sub(vf_mul(a, c), vf_mul(b, s)));
+        vf_store(y + i + half, vf_add(vf_mul(a, s), vf_mul(b, c)));
+    }
+    for (; i < half; i++) {
+        float a = x[i], b = x[i + half];
+        y[i] = a * cos[i] - b * sin[i];
+        y[i + half] = a * sin[i] + b * cos[i];
+    }
     memcpy(y + 2 * half, x + 2 * half, (size_t)(Hd - 2 * half) * 4);
 }
 
