@@ -124,8 +124,7 @@ class Model:
         with self._scope():
             if len(batch) == 1 and self._replays(*batch[0]):
                 return [self._one_token(*batch[0])]
-            last = np.concatenate([x[-1:] for x in self._hidden(batch)])
-            return list(self.head(self.normalised(last)))
+            return list(self.head(self.normalised(np.concatenate(self._hidden(batch, last=True)))))
 
     def _replays(self, ids: Sequence[int], cache: Cache) -> bool:
         """Whether this pass may be one of those that are recorded."""
@@ -196,8 +195,8 @@ class Model:
             cache=cache or self._cache_for(len(ids)),
         )
 
-    def _hidden(self, batch: Sequence[tuple[Sequence[int], Cache]]) -> list[F32]:
-        """Each sequence's new tokens through all layers, not yet normalised: (T, D) for each."""
+    def _hidden(self, batch: Sequence[tuple[Sequence[int], Cache]], last: bool = False) -> list[F32]:
+        """Each sequence's new tokens through all layers, not yet normalised: (T, D) for each, or (1, D) its last."""
         new = [self.checked_ids(ids) for ids, _ in batch]
         caches = [cache for _, cache in batch]
         if not batch or len({id(cache) for cache in caches}) < len(caches):
@@ -209,31 +208,34 @@ class Model:
         most = _PREFILL_CHUNK if self.spec.causal else max(ids.size for ids in left)
         while any(ids.size for ids in left):
             turn = [i for i, ids in enumerate(left) if ids.size]
-            xs = self._layers([left[i][:most] for i in turn], [caches[i] for i in turn])
+            xs = self._layers([left[i][:most] for i in turn], [caches[i] for i in turn], last)
             for i, x in zip(turn, xs, strict=True):
                 done[i].append(x)
                 left[i] = left[i][most:]
+        if last:
+            return [xs[-1] for xs in done]
         return [np.concatenate(xs)[-ids.size :] for xs, ids in zip(done, new, strict=True)]
 
-    def _layers(self, ids: Sequence[NDArray[np.int64]], caches: Sequence[Cache]) -> list[F32]:
-        """One pass: some tokens of each sequence, all through the layers together."""
+    def _layers(self, ids: Sequence[NDArray[np.int64]], caches: Sequence[Cache], last: bool) -> list[F32]:
+        """One pass: some tokens of each sequence, all through the layers together; of each all or the last."""
         by_layer = ops_of_layers(self.spec, self.ops, self.split)
         p = self._pass(by_layer[0], ids, caches)
         x = enter(p.ids, self.spec, self.weights.at(p.ops.place), p)
-        done = self._in_one(x, p)
+        done = self._in_one(x, p, last)
         if done is None:
             for i, (layer, ops) in enumerate(zip(self.spec.layers, by_layer, strict=True)):
                 if ops is not p.ops:
                     x, p = carried_over(x, p, ops)
                 blk = i if layer.blk is None else layer.blk
                 x = block(x, layer, Site(self.weights.at(ops.place), blk, i, p, x, layer.names))
-        else:
-            x = done
         for part, cache in zip(ids, caches, strict=True):
             cache.advance(part.tolist())
-        return [x[share.rows] for share in p.shares]
+        if last and done is not None:
+            return [done[i : i + 1] for i in range(len(p.shares))]
+        parts = [(x if done is None else done)[share.rows] for share in p.shares]
+        return [part[-1:] for part in parts] if last else parts
 
-    def _in_one(self, x: F32, p: Pass) -> F32 | None:
+    def _in_one(self, x: F32, p: Pass, last: bool) -> F32 | None:
         """All layers by `Ops.all_layers`; None where somebody looks inside or the backend has no such call."""
         if p.watched or self.split is not None or p.ops.all_layers is None or logs_experts():
             return None
@@ -241,7 +243,7 @@ class Model:
             self._all_layers = p.ops, p.ops.all_layers(self.spec.layers, self.weights)
         run = self._all_layers[1]
         sequences = [(share.cache, share.positions) for share in p.shares]
-        return None if run is None else run(x, p.ropes, sequences, p.expert_load.of)
+        return None if run is None else run(x, p.ropes, sequences, p.expert_load.of, last)
 
     def _pass(self, ops: Ops, ids: Sequence[NDArray[np.int64]], caches: Sequence[Cache]) -> Pass:
         ends = np.cumsum([part.size for part in ids]).tolist()

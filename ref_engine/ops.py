@@ -108,7 +108,8 @@ class FfnHalf(Protocol):
 
 class AllLayers(Protocol):
     """x (T, D), the stream that enters the first layer, -> the stream that leaves the last, with keys and values in the
-    caches; None where the caches are not of the kind it knows.
+    caches: of all tokens or, if `last`, of each sequence's last (sequences, D). None where the caches are not of the
+    kind it knows.
 
     turns: cosines and sines (T, n_rot / 2). sequences: each cache and the positions (n,) of its new tokens, which are
     the next rows. counts: of (layer, E), the array (E,) that its experts' tokens are added to.
@@ -120,6 +121,7 @@ class AllLayers(Protocol):
         turns: Mapping[RopeSpec, tuple[F32, F32]],
         sequences: Sequence[tuple[Cache, NDArray[np.int64]]],
         counts: Callable[[int, int], NDArray[np.int64]],
+        last: bool,
     ) -> F32 | None: ...
 
 

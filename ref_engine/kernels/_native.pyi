@@ -131,6 +131,7 @@ class Layers:
     width: int
     n_attention: int
     n_mixture: int
+    narrows: bool
     n_turn: int
     def __init__(self, halves: list[AttentionHalf | FfnHalf | MoeHalf], turns: list[int]) -> None: ...
     def run(

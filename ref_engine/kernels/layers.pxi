@@ -38,6 +38,7 @@ cdef struct layer_step:
 cdef struct layer_pass:  # what all steps of a pass share
     const kernel_table *table
     ptrdiff_t T, n_shares
+    ptrdiff_t last_only  # the step after which only the last token of each share goes on; the number of steps: none
     share_args *shares  # k, v: filled in for each step
     void ***k           # of each share, of each layer
     void ***v
@@ -89,7 +90,7 @@ cdef class Layers:
     cdef layer_step *steps
     cdef list halves
     cdef readonly ptrdiff_t width, n_attention, n_mixture, n_turn
-    cdef ptrdiff_t n
+    cdef ptrdiff_t n, last_attention
     cdef const float **cos
     cdef const float **sin
     cdef int64_t **counts
@@ -103,6 +104,7 @@ cdef class Layers:
         cdef ptrdiff_t i
         self.halves, self.n, self.n_turn = list(halves), len(halves), max(turns, default=-1) + 1
         self.n_attention = self.n_mixture = 0
+        self.last_attention = self.n
         if not halves or len(turns) != sum(isinstance(half, AttentionHalf) for half in halves):
             raise ValueError(f"{len(halves)} halves, {len(turns)} turns")
         self.steps = <layer_step *>calloc(self.n, sizeof(layer_step))
@@ -126,11 +128,13 @@ cdef class Layers:
                     raise ValueError(f"attention {self.n_attention} turns {(<AttentionHalf>half).args.turned} pairs "
                                      f"by table {step.turn}")
                 self.n_attention += 1
+                self.last_attention = i
             elif isinstance(half, FfnHalf):
                 step.kind, step.args = FFN, &(<FfnHalf>half).args
             else:
                 step.kind, step.args, step.number = MIXTURE, &(<MoeHalf?>half).args, self.n_mixture
                 self.n_mixture += 1
+                self.last_attention = self.n  # a mixture counts all tokens
             (<half_args *>step.args)[0] = half.c  # each kind's arguments begin with it
 
     def __dealloc__(self):
@@ -142,7 +146,7 @@ cdef class Layers:
 
     def run(self, Table table not None, const float[:, ::1] x, list turns, list shares, list counts, fetch,
             float[:, ::1] out, int n_threads):
-        """x (T, D) into out (T, D).
+        """x (T, D) into out (T, D) or, where `narrows`, the last token of each sequence into out (sequences, D).
 
         turns: tables (cos (T, n), sin (T, n)). shares: for each sequence, in the order of its rows, its Places and the
         positions (n,) of its new tokens, one after the other: where in the cache they are written. counts: int64 (E,)
@@ -156,7 +160,9 @@ cdef class Layers:
         cdef float *to
         cdef uint8_t *room
         p.table, p.T, p.n_shares, p.threads = table.c, x.shape[0], len(shares), _checked_threads(n_threads)
-        if p.T < 1 or x.shape[1] != self.width or out.shape[0] != p.T or out.shape[1] != self.width:
+        p.last_only = self.last_attention if self.narrows and out.shape[0] == p.n_shares < p.T else self.n
+        if p.T < 1 or x.shape[1] != self.width or out.shape[1] != self.width or (
+            out.shape[0] != (p.T if p.last_only == self.n else p.n_shares)):
             raise ValueError(f"stream of {x.shape[0]} x {x.shape[1]} into {out.shape[0]} x {out.shape[1]}, "
                              f"expected a width of {self.width}")
         given = &x[0, 0]
@@ -192,6 +198,11 @@ cdef class Layers:
         finally:
             free(p.shares)
             free(p.k)
+
+    @property
+    def narrows(self):
+        """Whether after the last attention every token goes its own way, so that only those that are asked for need to."""
+        return self.last_attention < self.n
 
     cdef int _take(self, list turns, list counts, ptrdiff_t T) except -1:
         """Tables of sines and places to count in. The caller holds the arrays."""
@@ -245,19 +256,19 @@ cdef class Layers:
         cdef ffn_half_args ffn
         cdef moe_half_args mixture
         cdef layer_step *step = self.steps + i
-        cdef ptrdiff_t s
+        cdef ptrdiff_t s, T = p.n_shares if i > p.last_only else p.T
         if step.kind == ATTENTION:
             attention = (<const attention_half_args *>step.args)[0]
-            _stream(&attention.half, p.T, x, out, scratch)
+            _stream(&attention.half, T, x, out, scratch)
             attention.cos = self.cos[step.turn] if step.turn >= 0 else NULL
             attention.sin = self.sin[step.turn] if step.turn >= 0 else NULL
             for s in range(p.n_shares):
                 p.shares[s].k, p.shares[s].v = p.k[s][step.number], p.v[s][step.number]
-            attention.shares, attention.n_shares = p.shares, p.n_shares
+            attention.shares, attention.n_shares, attention.last_only = p.shares, p.n_shares, i == p.last_only
             return p.table.attention_half(&attention, p.threads)
         if step.kind == FFN:
             ffn = (<const ffn_half_args *>step.args)[0]
-            _stream(&ffn.half, p.T, x, out, scratch)
+            _stream(&ffn.half, T, x, out, scratch)
             return p.table.ffn_half(&ffn, p.threads)
         mixture = self._mixture(p, i, x, out, scratch)
         return p.table.moe_half_route(&mixture, p.threads)

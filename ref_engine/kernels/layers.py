@@ -49,6 +49,7 @@ class Layers:
         turns: Mapping[RopeSpec, tuple[F32, F32]],
         sequences: Sequence[tuple[Cache, NDArray[np.int64]]],
         counts: Callable[[int, int], NDArray[np.int64]],
+        last: bool,
     ) -> F32 | None:
         shares = []
         for cache, positions in sequences:
@@ -60,7 +61,9 @@ class Layers:
                 bytes_of = [(rows[i, "k"].view(np.uint8), rows[i, "v"].view(np.uint8)) for i in self.attending]
                 found = self.places[cache] = rows, native.Places(self.compiled, bytes_of)
             shares.append((found[1], positions))
-        out: F32 = np.empty(x.shape, np.float32)
+        ends = np.cumsum([positions.size for _, positions in sequences])
+        n_out = ends.size if last and self.compiled.narrows else len(x)
+        out: F32 = np.empty((n_out, x.shape[1]), np.float32)
         self.compiled.run(
             self.kernels.table,
             as_f32(x),
@@ -71,7 +74,7 @@ class Layers:
             out,
             self.kernels.n_threads,
         )
-        return out
+        return out[ends - 1] if last and n_out > ends.size else out
 
     def fetch(self, mixture: int, expert: int) -> None:
         """Repack an expert's matrices."""

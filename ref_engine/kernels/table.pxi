@@ -83,6 +83,7 @@ cdef extern from "table.h" nogil:
         attend_args attend
         const share_args *shares
         ptrdiff_t n_shares
+        int last_only
 
     ctypedef struct ffn_half_args:
         half_args half

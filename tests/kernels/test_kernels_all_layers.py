@@ -82,12 +82,12 @@ class Sequences:
             for cache, n, end in zip(self.caches, sizes, ends, strict=True)
         )
 
-    def run(self, x: F32, sizes: tuple[int, ...], compiled: Layers | None) -> F32:
+    def run(self, x: F32, sizes: tuple[int, ...], compiled: Layers | None, last: bool = False) -> F32:
         shares = self.shares(sizes)
         positions = np.concatenate([share.positions for share in shares])
         turns = {rope: rope_table(rope, positions) for rope in (NEAR, FAR)}
         if compiled is not None:
-            found = compiled(x, turns, [(share.cache, share.positions) for share in shares], self.load.of)
+            found = compiled(x, turns, [(share.cache, share.positions) for share in shares], self.load.of, last)
             assert found is not None
             x = found
         else:
@@ -95,6 +95,7 @@ class Sequences:
                      expert_load=self.load)  # fmt: skip
             for i, layer in enumerate(self.layers):
                 x = block(x, layer, Site(self.weights, i, i, p, x))
+            x = x[[share.rows.stop - 1 for share in shares]] if last else x
         for cache, n in zip(self.caches, sizes, strict=True):
             cache.advance([0] * n)
         return x
@@ -113,13 +114,46 @@ def test_bits(name: str, kernels: Kernels, make_weight: Make, same_bits: Callabl
     for sizes in ((25, 3), (1, 1), (1, 270), (4, 1)):  # the second cache's rows move meanwhile
         x = rng.standard_normal((sum(sizes), D)).astype(np.float32)
         same_bits(ours.run(x, sizes, compiled), theirs.run(x, sizes, None))
+    left_the_same(ours, theirs)
+    assert ours.load.counts.keys() == {1, 4}
+
+
+def left_the_same(ours: Sequences, theirs: Sequences) -> None:
+    """What a pass leaves behind: the caches' rows and the tokens that experts were given."""
     for mine, other in zip(ours.caches, theirs.caches, strict=True):
         for slot, rows in other.all_rows().items():
             got = mine.all_rows()[slot]
             assert np.array_equal(got[: mine.n_done].view(np.uint16), rows[: mine.n_done].view(np.uint16))
-    assert ours.load.counts.keys() == theirs.load.counts.keys() == {1, 4}
+    assert ours.load.counts.keys() == theirs.load.counts.keys()
     for layer, counts in theirs.load.counts.items():
         np.testing.assert_array_equal(ours.load.counts[layer], counts)
+
+
+MIXED = replace(DENSE, ffn=MOE)
+SCALED = replace(DENSE, mixer=replace(ATTENTION, window=5, rope=FAR), residual_scale=0.5)
+ENDS: dict[str, tuple[tuple[LayerSpec, ...], bool]] = {
+    "attention and FFN": ((DENSE, MIXED, DENSE), True),
+    "window and scale": ((MIXED, SCALED), True),
+    "no FFN": ((DENSE, replace(DENSE, ffn=None)), True),
+    "FFNs alone": ((DENSE, replace(DENSE, mixer=None), replace(SCALED, mixer=None)), True),
+    "a mixture, which counts all tokens": ((DENSE, MIXED), False),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_the_last_tokens_alone(
+    name: str, kernels: Kernels, make_weight: Make, same_bits: Callable[[F32, F32], None]
+) -> None:
+    layers, narrows = ENDS[name]
+    weights = weights_of(layers, make_weight)
+    compiled = all_layers(Halves(kernels), layers, weights)
+    assert compiled is not None and compiled.compiled.narrows == narrows
+    ours, theirs = (Sequences(layers, weights, 3) for _ in range(2))
+    rng = np.random.default_rng(2)
+    for sizes in ((25, 3, 1), (1, 1, 1), (2, 1, 40), (1, 7, 1)):
+        x = rng.standard_normal((sum(sizes), D)).astype(np.float32)
+        same_bits(ours.run(x, sizes, compiled, last=True), theirs.run(x, sizes, None, last=True))
+    left_the_same(ours, theirs)
 
 
 UNKNOWN: dict[str, dict[str, Any]] = {
@@ -149,8 +183,9 @@ def test_a_cache_of_another_type_is_not_for_it(isa: str, make_weight: Make) -> N
     )
     x, positions = np.zeros((1, D), np.float32), np.arange(1)
     turns = {NEAR: rope_table(NEAR, positions)}
-    assert compiled is not None and compiled(x, turns, [(Cache(spec, 9, "f32"), positions)], ExpertLoad().of) is None
-    assert compiled(x, turns, [(sequences.caches[0], positions)], ExpertLoad().of) is not None
+    assert compiled is not None
+    assert compiled(x, turns, [(Cache(spec, 9, "f32"), positions)], ExpertLoad().of, False) is None
+    assert compiled(x, turns, [(sequences.caches[0], positions)], ExpertLoad().of, False) is not None
 
 
 def test_what_does_not_fit_is_refused(isa: str, make_weight: Make) -> None:
@@ -171,6 +206,7 @@ def test_what_does_not_fit_is_refused(isa: str, make_weight: Make) -> None:
 
     refused("stream of 2 x 128", x=np.zeros((2, 128), np.float32))
     refused("do not write over", out=x)
+    refused("into 1 x 256", out=out[:1])  # a mixture ends it: no token is left out
     refused("tables of sines", turns=[rope_table(NEAR, np.arange(3))])
     refused("16 pairs", turns=[rope_table(FAR, np.arange(2))])
     refused("0 tables of sines", turns=[])

@@ -106,17 +106,27 @@ OP void remember(const attention_half_args *a, const float *x, ptrdiff_t n, void
         memcpy((float *)cache + at, x, (size_t)n * 4);
 }
 
-/* Queries of a share in place, keys and values into its cache. q, k, v: as the products gave them. */
-static void prepare_share(const attention_half_args *a, const share_args *share, float *q, float *k, const float *v,
-                          int threads)
+/* Tokens of a share that ask, its last ones, and the row of the first of them among all that do. */
+typedef struct {
+    ptrdiff_t row, T;
+} asking;
+OP asking asking_of(const attention_half_args *a, ptrdiff_t i)
 {
-    const ptrdiff_t H = a->attend.H, K = a->attend.K, Hd = a->attend.Hd, Vd = a->attend.Vd;
+    const asking last = {i, 1}, all = {a->shares[i].row, a->shares[i].T};
+    return a->last_only ? last : all;
+}
+
+/* Queries of a share in place, keys and values into its cache. q, k, v: as the products gave them. */
+static void prepare_share(const attention_half_args *a, const share_args *share, asking who, float *q, float *k,
+                          const float *v, int threads)
+{
+    const ptrdiff_t H = a->attend.H, K = a->attend.K, Hd = a->attend.Hd, Vd = a->attend.Vd, silent = share->T - who.T;
     (void)threads;
 #pragma omp parallel for num_threads(threads) schedule(static) if (share->T * H * Hd >= WORTH_THREADS)
     for (ptrdiff_t i = 0; i < share->T; i++) {
         const ptrdiff_t t = share->row + i, s = share->S - share->T + i;
-        for (ptrdiff_t h = 0; h < H; h++) {
-            float *one = q + (t * H + h) * Hd, room[MOST_HEAD];
+        for (ptrdiff_t h = 0; h < H && i >= silent; h++) {
+            float *one = q + ((who.row + i - silent) * H + h) * Hd, room[MOST_HEAD];
             const float *turned = prepared(a, &a->q_norm, one, t, room);
             for (ptrdiff_t j = 0; j < Hd && (turned != one || a->query_scale != 1); j++)
                 one[j] = turned[j] * a->query_scale; /* times 1 is a copy */
@@ -129,56 +139,71 @@ static void prepare_share(const attention_half_args *a, const share_args *share,
     }
 }
 
-static void attend_share(const attention_half_args *a, const share_args *share, const float *queries, float *mixed,
-                         float *scratch, int threads)
+static attend_args attend_of(const attention_half_args *a, const share_args *share, asking who)
 {
     attend_args one = a->attend;
     const ptrdiff_t item = one.half ? 2 : 4;
-    one.q = queries + share->row * one.H * one.Hd;
-    one.out = mixed + share->row * one.H * one.Vd;
     one.k = share->k, one.v = share->v;
     one.v_key = one.K * one.Vd * item, one.v_head = one.Vd * item;
-    one.positions = share->positions, one.T = share->T, one.S = share->S;
+    one.positions = share->positions + share->T - who.T, one.T = who.T, one.S = share->S;
+    return one;
+}
+
+static void attend_share(const attention_half_args *a, const share_args *share, asking who, const float *queries,
+                         float *mixed, float *scratch, int threads)
+{
+    attend_args one = attend_of(a, share, who);
+    one.q = queries + who.row * one.H * one.Hd;
+    one.out = mixed + who.row * one.H * one.Vd;
     one.scratch = scratch;
     attend(&one, threads);
 }
 
 static size_t attention_half(const attention_half_args *a, int threads)
 {
-    const half_args *half = &a->half;
+    half_args half = a->half;
     const expert_map *maps[] = {&a->q, &a->k, &a->v};
-    const ptrdiff_t T = half->T, D = half->D, H = a->attend.H;
+    const ptrdiff_t T = half.T, D = half.D, asked = a->last_only ? a->n_shares : T;
+    const ptrdiff_t tokens[] = {asked, T, T};
     size_t at = 0, most = 0, own[3] = {0};
-    float *x = (float *)take(half->scratch, &at, T * D * 4), *results[3];
-    uint8_t *rounded[3], *rounded_mixed = take(half->scratch, &at, T * rounded_bytes(&a->output));
+    float *x = (float *)take(half.scratch, &at, T * D * 4), *results[3];
+    float *stream = (float *)take(half.scratch, &at, a->last_only ? asked * D * 4 : 0);
+    uint8_t *rounded[3], *rounded_mixed = take(half.scratch, &at, asked * rounded_bytes(&a->output));
     for (int i = 0; i < 3; i++)
-        results[i] = (float *)take(half->scratch, &at, T * maps[i]->rows * 4);
-    float *mixed = (float *)take(half->scratch, &at, T * H * a->attend.Vd * 4);
+        results[i] = (float *)take(half.scratch, &at, tokens[i] * maps[i]->rows * 4);
+    float *mixed = (float *)take(half.scratch, &at, asked * a->attend.H * a->attend.Vd * 4);
     for (ptrdiff_t i = 0; i < a->n_shares; i++) {
-        attend_args one = a->attend;
-        one.T = a->shares[i].T, one.S = a->shares[i].S;
+        const attend_args one = attend_of(a, a->shares + i, asking_of(a, i));
         size_t bytes = attend_scratch(&one, threads) * 4;
         most = bytes > most ? bytes : most;
     }
     size_t entered = 0; /* for the products and, when they are done, for the scores */
     for (int i = 0; i < 3; i++) {
-        own[i] = i && same_rounding(maps[i]->kind, maps[i - 1]->kind) ? own[i - 1] : entered;
-        entered += i && own[i] == own[i - 1] ? 0 : (size_t)ALIGN64(T * rounded_bytes(maps[i]));
+        const int alike = i > a->last_only && same_rounding(maps[i]->kind, maps[i - 1]->kind);
+        own[i] = alike ? own[i - 1] : entered;
+        entered += alike ? 0 : (size_t)ALIGN64(tokens[i] * rounded_bytes(maps[i]));
     }
-    uint8_t *room = take(half->scratch, &at, (ptrdiff_t)(entered > most ? entered : most));
-    if (!half->scratch)
+    uint8_t *room = take(half.scratch, &at, (ptrdiff_t)(entered > most ? entered : most));
+    if (!half.scratch)
         return at;
     for (int i = 0; i < 3; i++)
         rounded[i] = room + own[i];
-    enter_tokens(&half->before, half->x, T, x, maps, rounded, 3, threads);
-    for (int i = 0; i < 3; i++)
-        map_tokens(maps[i], rounded[i], T, NULL, results[i], threads);
-    for (ptrdiff_t i = 0; i < a->n_shares; i++) {
-        prepare_share(a, a->shares + i, results[0], results[1], results[2], threads);
-        attend_share(a, a->shares + i, results[0], mixed, (float *)room, threads);
+    if (a->last_only) {
+        enter_tokens(&half.before, half.x, T, x, maps + 1, rounded + 1, 2, threads);
+        for (ptrdiff_t i = 0; i < asked; i++)
+            memcpy(stream + i * D, half.x + (a->shares[i].row + a->shares[i].T - 1) * D, (size_t)D * 4);
+        half.x = stream, half.T = asked;
     }
-    round_tokens(&a->output, mixed, T, rounded_mixed, threads);
-    give_half(half, &a->output, rounded_mixed, 0, T, x, threads);
+    enter_tokens(&half.before, half.x, asked, x, maps, rounded, a->last_only ? 1 : 3, threads);
+    for (int i = 0; i < 3; i++)
+        map_tokens(maps[i], rounded[i], tokens[i], NULL, results[i], threads);
+    for (ptrdiff_t i = 0; i < a->n_shares; i++) {
+        const asking who = asking_of(a, i);
+        prepare_share(a, a->shares + i, who, results[0], results[1], results[2], threads);
+        attend_share(a, a->shares + i, who, results[0], mixed, (float *)room, threads);
+    }
+    round_tokens(&a->output, mixed, asked, rounded_mixed, threads);
+    give_half(&half, &a->output, rounded_mixed, 0, asked, x, threads);
     return at;
 }
 

@@ -91,7 +91,7 @@ typedef struct {
 /* What both halves of a layer do: out = x + scale * after(half(before(x))). */
 typedef struct {
     const float *x; /* (T, D) */
-    float *out;     /* (T, D), not x */
+    float *out;     /* (T, D); may be x */
     ptrdiff_t T, D;
     norm_args before, after;
     float scale;
@@ -110,6 +110,7 @@ typedef struct {
     attend_args attend; /* H, K, Hd, Vd, half, scale, window, cap, sinks; the rest is filled in */
     const share_args *shares;
     ptrdiff_t n_shares;
+    int last_only; /* of each share only the last token's stream goes on: out (n_shares, D) */
 } attention_half_args;
 
 typedef struct {
