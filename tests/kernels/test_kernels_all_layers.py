@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -101,20 +101,46 @@ class Sequences:
         return x
 
 
+@dataclass(frozen=True)
+class Composed:
+    """What the composition gives for some passes, each of so many tokens of each sequence."""
+
+    weights: Weights
+    passes: list[tuple[tuple[int, ...], F32, F32]]  # sizes, what enters, what leaves
+    left: Sequences
+
+
+@pytest.fixture(scope="module")
+def composed(make_weight: Make) -> Callable[[tuple[LayerSpec, ...], tuple[tuple[int, ...], ...], bool], Composed]:
+    """Computed once for all instruction sets and numbers of threads."""
+
+    known: dict[str, Composed] = {}
+
+    def of(layers: tuple[LayerSpec, ...], sizes: tuple[tuple[int, ...], ...], last: bool) -> Composed:
+        if repr(layers) in known:
+            return known[repr(layers)]
+        weights, rng = weights_of(layers, make_weight), np.random.default_rng(1)
+        sequences = Sequences(layers, weights, len(sizes[0]))
+        entered = [rng.standard_normal((sum(some), D)).astype(np.float32) for some in sizes]
+        left = [sequences.run(x, some, None, last) for x, some in zip(entered, sizes, strict=True)]
+        known[repr(layers)] = Composed(weights, list(zip(sizes, entered, left, strict=True)), sequences)
+        return known[repr(layers)]
+
+    return of
+
+
 @pytest.mark.parametrize("name", MIXTURES)
-def test_bits(name: str, kernels: Kernels, make_weight: Make, same_bits: Callable[[F32, F32], None]) -> None:
+def test_bits(name: str, kernels: Kernels, composed: Any, same_bits: Callable[[F32, F32], None]) -> None:
     windowed = replace(DENSE, mixer=replace(ATTENTION, window=5, rope=FAR), residual_scale=0.5)
     unturned = replace(DENSE, mixer=replace(ATTENTION, rope=None), ffn=None)
     layers = (DENSE, replace(DENSE, ffn=MIXTURES[name]), windowed, unturned, replace(windowed, ffn=MIXTURES[name]))
-    weights = weights_of(layers, make_weight)
-    compiled = all_layers(Halves(kernels), layers, weights)
+    theirs = composed(layers, ((25, 3), (1, 1), (1, 270), (4, 1)), False)  # the second cache's rows move meanwhile
+    compiled = all_layers(Halves(kernels), layers, theirs.weights)
     assert compiled is not None
-    ours, theirs = (Sequences(layers, weights, 2) for _ in range(2))
-    rng = np.random.default_rng(1)
-    for sizes in ((25, 3), (1, 1), (1, 270), (4, 1)):  # the second cache's rows move meanwhile
-        x = rng.standard_normal((sum(sizes), D)).astype(np.float32)
-        same_bits(ours.run(x, sizes, compiled), theirs.run(x, sizes, None))
-    left_the_same(ours, theirs)
+    ours = Sequences(layers, theirs.weights, 2)
+    for sizes, x, y in theirs.passes:
+        same_bits(ours.run(x, sizes, compiled), y)
+    left_the_same(ours, theirs.left)
     assert ours.load.counts.keys() == {1, 4}
 
 
@@ -142,18 +168,16 @@ ENDS: dict[str, tuple[tuple[LayerSpec, ...], bool]] = {
 
 @pytest.mark.parametrize("name", ENDS)
 def test_the_last_tokens_alone(
-    name: str, kernels: Kernels, make_weight: Make, same_bits: Callable[[F32, F32], None]
+    name: str, kernels: Kernels, composed: Any, same_bits: Callable[[F32, F32], None]
 ) -> None:
     layers, narrows = ENDS[name]
-    weights = weights_of(layers, make_weight)
-    compiled = all_layers(Halves(kernels), layers, weights)
+    theirs = composed(layers, ((25, 3, 1), (1, 1, 1), (2, 1, 40), (1, 7, 1)), True)
+    compiled = all_layers(Halves(kernels), layers, theirs.weights)
     assert compiled is not None and compiled.compiled.narrows == narrows
-    ours, theirs = (Sequences(layers, weights, 3) for _ in range(2))
-    rng = np.random.default_rng(2)
-    for sizes in ((25, 3, 1), (1, 1, 1), (2, 1, 40), (1, 7, 1)):
-        x = rng.standard_normal((sum(sizes), D)).astype(np.float32)
-        same_bits(ours.run(x, sizes, compiled, last=True), theirs.run(x, sizes, None, last=True))
-    left_the_same(ours, theirs)
+    ours = Sequences(layers, theirs.weights, 3)
+    for sizes, x, y in theirs.passes:
+        same_bits(ours.run(x, sizes, compiled, last=True), y)
+    left_the_same(ours, theirs.left)
 
 
 UNKNOWN: dict[str, dict[str, Any]] = {
