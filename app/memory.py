@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ref_engine.archs import read_spec
 from ref_engine.backends import default_backend
+from ref_engine.cache import default_cache_type
 from ref_engine.cli.machine import total_memory
 from ref_engine.errors import RefEngineError
 from ref_engine.files import open_gguf
@@ -59,7 +60,9 @@ def need_of(path: Path, settings: Settings) -> Need:
     unpacked = 0
     if numpy or mode == "f32":  # kernels read the packed bytes; NumPy keeps what it unpacks, within a limit
         unpacked = min(plan.unpacked[mode], (total_memory() or 1 << 62) // 4)
-    cache = "f16" if mode == "q8" else "f32"
+    cache = settings.engine.get("cache_type", default_cache_type(mode))
+    if cache not in plan.cache:
+        raise ApiError("unsupported", f"this model cannot be run: its keys are not whole blocks of {cache}", "model")
     if settings.engine.get("backend") != "cupy":
         return Need(n_ctx, plan.nbytes, settings.parallel * (plan.cache[cache] + plan.state), scratch, unpacked)
     if division.gpu_layers > division.n_layer and experts_on == "gpu":

@@ -65,7 +65,7 @@ def native_ops(activations: Activations, n_threads: int | None = None, isa: str 
         name="native",
         rms_norm=kernels.rms_norm,
         rope=kernels.rope,
-        attend=kernels.attend,
+        attend=kernels.attend_f32,
         glu=kernels.glu,
         soft_cap=kernels.soft_cap,
         linear=linear.linear_blas,
@@ -78,6 +78,7 @@ def native_ops(activations: Activations, n_threads: int | None = None, isa: str 
     return replace(
         ops,
         scope=nullcontext,
+        attend=kernels.attend,
         embed=kernels.embed,
         linear=kernels.linear,
         linears=kernels.linears,

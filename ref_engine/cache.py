@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ref_engine.errors import ContextFull
+from ref_engine.errors import ContextFull, RefEngineError
 from ref_engine.place import HOST, Place
+from ref_engine.quant.rows import CacheType, as_rows, row_bytes, row_shape, row_type
+from ref_engine.reference.linear import Activations
 from ref_engine.reference.sums import F32
 from ref_engine.spec import ModelSpec
 
-CacheType = Literal["f32", "f16"]
-_DTYPES: dict[str, type[np.floating[Any]]] = {"f32": np.float32, "f16": np.float16}
+_TYPES: dict[Activations, CacheType] = {"f32": "f32", "q8": "f16"}
 _FIRST_ROWS = 256
 _SNAPSHOT_EVERY = 64  # tokens, when they come one at a time
 _SNAPSHOTS = 12
@@ -29,23 +31,26 @@ class Cache:
     cannot be taken back. `backlog` are those tokens; the model puts them before the next ones. A forward pass that
     fails half-way leaves the cache where it was.
 
-    places: where each layer has its arrays, and so its memory; None: the host.
+    type:   of the keys and values; the other rows are float32 in an "f32" cache, else float16
+    places: where each layer has its arrays, and so its memory; None: the host
+
+    Raises RefEngineError for rows that the type cannot hold.
     """
 
     def __init__(self, spec: ModelSpec, n_ctx: int, type: CacheType, places: Sequence[Place] | None = None) -> None:
         if n_ctx < 1:
             raise ValueError(f"a cache holds at least one token, not {n_ctx}")
         self.n_ctx = n_ctx
+        self.type = type = kept_type(spec.causal, type)
         self.n_done = 0
         self.tokens: list[int] = []
         self._causal = spec.causal
-        self._dtype = _DTYPES[type]
-        self._widths = {(i, n): w for i, layer in enumerate(spec.layers) for n, w in layer.memory().rows.items()}
+        self._items = {slot: _items(slot, shape, type) for slot, shape in _all_rows(spec).items()}
         self._shapes = {(i, n): s for i, layer in enumerate(spec.layers) for n, s in layer.memory().states.items()}
         self._places = places or [HOST] * len(spec.layers)
         self._rows: dict[Slot, NDArray[Any]] = {}
-        for (layer, name), width in self._widths.items():
-            self._rows[layer, name] = self._places[layer].put(np.empty((0, *width), self._dtype))
+        for (layer, name), (shape, dtype) in self._items.items():
+            self._rows[layer, name] = self._places[layer].put(np.empty((0, *shape), dtype))
         self._states: Mapping[Slot, F32] = {}  # a missing one is all zero
         self._new: dict[Slot, F32] = {}  # states after the pass that is running
         self._snapshots: list[tuple[int, Mapping[Slot, F32]]] = []
@@ -73,8 +78,7 @@ class Cache:
         Returns those of all tokens so far, (n_done + T, ...), as the cache holds them. `advance` counts them in.
         """
         rows = self.with_room(layer, name, new.shape[0])
-        with np.errstate(over="ignore"):  # beyond 65504 an f16 cache holds infinity, as ggml's does
-            rows[self.n_done :] = new
+        rows[self.n_done :] = as_rows(new, rows.dtype)
         return rows
 
     def with_room(self, layer: int, name: str, n: int) -> NDArray[Any]:
@@ -84,11 +88,15 @@ class Cache:
         if end > rows.shape[0]:
             size = min(self.n_ctx, max(end, 2 * rows.shape[0], _FIRST_ROWS))
             with self._places[layer].holding(f"the cache's {size} tokens of {name} in layer {layer} do"):
-                grown = np.empty((size, *self._widths[slot]), self._dtype, like=rows)
+                grown = self._empty(slot, size)
             grown[: self.n_done] = rows[: self.n_done]
             self._rows = {**self._rows, slot: grown}
             rows = grown
         return rows[:end]
+
+    def _empty(self, slot: Slot, size: int) -> NDArray[Any]:
+        shape, dtype = self._items[slot]
+        return np.empty((size, *shape), dtype, like=self._rows[slot])
 
     def all_rows(self) -> Mapping[Slot, NDArray[Any]]:
         """The rows that there is room for now, written or not. Another mapping when some of them move."""
@@ -161,7 +169,7 @@ class Cache:
         for slot, rows in other._rows.items():
             if self._rows[slot].shape[0] < done:
                 size = min(self.n_ctx, rows.shape[0])
-                self._rows = {**self._rows, slot: np.empty((size, *self._widths[slot]), self._dtype, like=rows)}
+                self._rows = {**self._rows, slot: self._empty(slot, size)}
             self._rows[slot][:done] = rows[:done]
         self.tokens, self.n_done, self._states = other.tokens[:n_past], done, states
 
@@ -171,9 +179,33 @@ class Cache:
         return sum(rows.nbytes for rows in self._rows.values()) + sum(kept.values())
 
 
+def default_cache_type(activations: Activations) -> CacheType:
+    """Of keys and values, where nobody says: as exact as what is computed with them."""
+    return _TYPES[activations]
+
+
 def cache_bytes(spec: ModelSpec, n_ctx: int, type: CacheType) -> int:
     """Bytes of the rows of a full cache and of one set of recurrent states."""
-    memories = [layer.memory() for layer in spec.layers]
-    row = sum(int(np.prod(w)) for m in memories for w in m.rows.values())
-    state = sum(int(np.prod(s)) for m in memories for s in m.states.values())
-    return n_ctx * row * np.dtype(_DTYPES[type]).itemsize + 4 * state
+    type = kept_type(spec.causal, type)
+    row = sum(row_bytes(shape, type, name) for (_, name), shape in _all_rows(spec).items())
+    state = sum(math.prod(s) for layer in spec.layers for s in layer.memory().states.values())
+    return n_ctx * row + 4 * state
+
+
+def kept_type(causal: bool, type: CacheType) -> CacheType:
+    """Blocks are for what later passes read; a model whose tokens see later ones keeps nothing, and loses nothing."""
+    return type if causal or type != "q8_0" else "f16"
+
+
+def _all_rows(spec: ModelSpec) -> dict[Slot, tuple[int, ...]]:
+    return {(i, name): shape for i, layer in enumerate(spec.layers) for name, shape in layer.memory().rows.items()}
+
+
+def _items(slot: Slot, shape: tuple[int, ...], type: CacheType) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of a row's items."""
+    layer, name = slot
+    dtype = row_type(type, name)
+    try:
+        return row_shape(shape, dtype), dtype
+    except ValueError as error:
+        raise RefEngineError(f"a {type} cache cannot hold {name!r} of layer {layer}: {error}") from None

@@ -23,13 +23,14 @@ from ref_engine.blocks.layer import block
 from ref_engine.blocks.moe import logs_experts
 from ref_engine.blocks.site import Pass, RopeTables, Share, Site, stream_after
 from ref_engine.blocks.split import Split, carried_over, n_layers, ops_of_layers
-from ref_engine.cache import Cache, CacheType
+from ref_engine.cache import Cache, default_cache_type
 from ref_engine.errors import DeviceMemoryError, ModelError, RefEngineError
 from ref_engine.files.gguf import GGUFFile, open_gguf
 from ref_engine.generate import Event, generate
 from ref_engine.gpu.position import NotRecorded
 from ref_engine.ops import AllLayers, Ops
 from ref_engine.place import HOST, Placement, Where, check_split, moved, to_host
+from ref_engine.quant.rows import CACHE_TYPES, CacheType
 from ref_engine.reference.linear import Activations
 from ref_engine.reference.rope import rope_table
 from ref_engine.reference.sums import F32
@@ -42,7 +43,6 @@ from ref_engine.weights import Weights
 
 log = logging.getLogger(__name__)
 _PREFILL_CHUNK = 512  # tokens in one pass; bounds the scratch, not the result
-_CACHE_TYPES: dict[str, CacheType] = {"f32": "f32", "q8": "f16"}
 
 
 class Model:
@@ -50,13 +50,14 @@ class Model:
 
     def __init__(
         self, file: GGUFFile, spec: ModelSpec, weights: Weights, ops: Ops, activations: Activations,
-        split: Split | None = None,
+        split: Split | None = None, cache_type: CacheType | None = None,
     ) -> None:  # fmt: skip
         self.file = file
         self.spec = spec
         self.weights = weights
         self.ops = ops
         self.activations = activations
+        self.cache_type = cache_type or default_cache_type(activations)
         self.split = split
         self.taps: list[Tap] = []
         self.expert_load = ExpertLoad()
@@ -90,9 +91,9 @@ class Model:
         return self.tokenizer.decode(ids)
 
     def new_cache(self, n_ctx: int | None = None) -> Cache:
-        """An empty cache for n_ctx tokens (the model's `n_ctx` by default): float32 in f32 mode, else float16."""
+        """An empty cache for n_ctx tokens (the model's `n_ctx` by default), of the type that `load` was told."""
         places = [ops.place for ops in ops_of_layers(self.spec, self.ops, self.split)]
-        return Cache(self.spec, n_ctx or self.n_ctx, _CACHE_TYPES[self.activations], places)
+        return Cache(self.spec, n_ctx or self.n_ctx, self.cache_type, places)
 
     def logits(self, ids: Sequence[int]) -> F32:
         """One prefill from an empty cache: (T,) token ids -> (T, V) float32, row t scoring the token after ids[t]."""
@@ -324,6 +325,7 @@ def load(
     *,
     backend: str | None = None,
     activations: Activations = "q8",
+    cache_type: CacheType | None = None,
     n_threads: int | None = None,
     n_ctx: int | None = None,
     unpack_budget: int | None = None,
@@ -337,6 +339,8 @@ def load(
     where the kernels were built, else numpy. activations: "f32", the exact product, or
     "q8", what fast kernels compute. n_threads: cores to use. n_ctx: context length, by default what the model was
     trained for (a longrope model: what it was trained for first, unless a prompt is longer).
+    cache_type: of keys and values, "f32", "f16", or "q8_0" (blocks of 32 in 8 bits, half of f16's bytes; not on a GPU);
+    by default "f32" in f32 mode, else "f16".
     unpack_budget: bytes of unpacked weights to keep between passes, by default a quarter of the machine's memory.
     expert_cache: bytes for experts that a backend has unpacked or repacked, the least recently used going first; by
     default they all stay. With it a mixture larger than memory runs from the mapped file, with the same results.
@@ -351,6 +355,10 @@ def load(
     if expert_cache is not None and expert_cache < 0:
         raise RefEngineError(f"expert_cache is {expert_cache}, expected bytes")
     backend = backend or default_backend()
+    if cache_type not in (None, *CACHE_TYPES):
+        raise RefEngineError(f"cache_type is {cache_type!r}, expected one of {', '.join(CACHE_TYPES)}")
+    if cache_type == "q8_0" and backend == "cupy":
+        raise RefEngineError("the GPU has no cache of q8_0 yet; f16 and f32 it has")
     check_split(backend, gpu_layers, experts_on)
     own = backend if gpu_layers != 0 else default_backend()
     ops = get_ops(own, activations, n_threads, experts_on or "gpu")
@@ -360,6 +368,7 @@ def load(
         spec = read_spec(file.metadata, shapes, n_ctx)
         weights = Weights.of_file(file, _quarter_of_memory() if unpack_budget is None else unpack_budget, expert_cache)
         check_tensors(spec, weights)
+        Cache(spec, 1, cache_type or default_cache_type(activations))  # refuses a type that cannot hold the rows
         placement = Placement.of(n_layers(spec), gpu_layers, experts_on or "gpu")
         if ops.place is not HOST:
             used = [weight for name, weight in weights.items() if there(name, spec, placement)]
@@ -370,7 +379,7 @@ def load(
     split = None
     if ops.place is not HOST and placement.first:
         split = Split(placement.first, get_ops(default_backend(), activations, n_threads))
-    return Model(file, spec, weights, ops, activations, split)
+    return Model(file, spec, weights, ops, activations, split, cache_type)
 
 
 def there(name: str, spec: ModelSpec, placement: Placement) -> bool:

@@ -16,9 +16,11 @@ import numpy as np
 
 from ref_engine.archs import read_spec
 from ref_engine.archs.keys import Keys
+from ref_engine.cache import kept_type
 from ref_engine.errors import ModelError
 from ref_engine.files.header import TensorInfo
 from ref_engine.files.types import BLOCK, GGMLType
+from ref_engine.quant.rows import CACHE_TYPES, CacheType, row_bytes
 from ref_engine.quant.types import BLOCK_TYPES, integers, supported
 from ref_engine.spec import ModelSpec
 
@@ -70,7 +72,8 @@ class Part:
 class Layer:
     """One layer. `active` are the bytes that one token reads of it; `expert` those of a single routed expert.
 
-    `cache_width` counts the numbers that the KV cache keeps for each token, keys and values together.
+    `cache_width` counts the numbers that the KV cache keeps for each token, keys and values together; `cache` are their
+    bytes by the type of the cache, for those types that can hold them.
     """
 
     index: int
@@ -81,6 +84,7 @@ class Layer:
     n_used: int
     expert: int
     cache_width: int
+    cache: Mapping[CacheType, int]
     state: int
 
 
@@ -88,9 +92,9 @@ class Layer:
 class Plan:
     """`active` and `n_active`: what one token reads of the weights, in bytes and in numbers.
 
-    `cache`: a full KV cache of n_ctx tokens by the type of its numbers. `state`: recurrent layers, float32.
-    `scratch`: temporaries of a pass (an estimate). `unpacked`: what the NumPy backend would keep of unpacked weights
-    by its `activations`, if its budget allows. `obstacle`: why this version cannot run the file, or None.
+    `cache`: a full KV cache of n_ctx tokens by its type, for those types that can hold it. `state`: recurrent layers,
+    float32. `scratch`: temporaries of a pass (an estimate). `unpacked`: what the NumPy backend would keep of unpacked
+    weights by its `activations`, if its budget allows. `obstacle`: why this version cannot run the file, or None.
     """
 
     arch: str
@@ -101,7 +105,7 @@ class Plan:
     n_weights: int
     active: int
     n_active: int
-    cache: Mapping[str, int]
+    cache: Mapping[CacheType, int]
     state: int
     scratch: int
     unpacked: Mapping[str, int]
@@ -137,7 +141,6 @@ def make_plan(metadata: Mapping[str, object], tensors: Mapping[str, TensorInfo],
         groups.setdefault(layer_of(info.name), []).append(info)
     layers = tuple(_layer(i, groups[i], keys, kept.get(i)) for i in sorted(key for key in groups if key is not None))
     idle = [_idle(info, keys, groups) for info in tensors.values()]
-    width = sum(layer.cache_width for layer in layers)
     nbytes = sum(info.nbytes for info in tensors.values())
     n_weights = sum(info.n_weights for info in tensors.values())
     return Plan(
@@ -149,12 +152,18 @@ def make_plan(metadata: Mapping[str, object], tensors: Mapping[str, TensorInfo],
         n_weights=n_weights,
         active=nbytes - sum(size for size, _ in idle),
         n_active=n_weights - sum(n for _, n in idle),
-        cache={"f16": 2 * n_ctx * width, "f32": 4 * n_ctx * width},
+        cache=full_cache(layers, n_ctx),
         state=sum(layer.state for layer in layers),
         scratch=_scratch(keys, tensors, layers, n_ctx),
         unpacked={mode: sum(_unpacked(info, mode, tensors) for info in tensors.values()) for mode in ("q8", "f32")},
         obstacle=obstacle,
     )
+
+
+def full_cache(layers: Iterable[Layer], n_ctx: int) -> dict[CacheType, int]:
+    """Bytes of n_ctx tokens by the type of the cache, for those types that can hold all layers' rows."""
+    rows = [layer.cache for layer in layers]
+    return {type: n_ctx * sum(row[type] for row in rows) for type in CACHE_TYPES if all(type in row for row in rows)}
 
 
 def _parts(tensors: Iterable[TensorInfo]) -> tuple[Part, ...]:
@@ -171,8 +180,8 @@ def _parts(tensors: Iterable[TensorInfo]) -> tuple[Part, ...]:
     return tuple(parts)
 
 
-def _layer(index: int, tensors: list[TensorInfo], keys: Keys, kept: tuple[int, int] | None) -> Layer:
-    """kept: (numbers for each token, bytes of states) if the architecture is known; else told from the tensors."""
+def _layer(index: int, tensors: list[TensorInfo], keys: Keys, kept: _Kept | None) -> Layer:
+    """kept: what the spec says, if the architecture is known; else told from the tensors."""
     parts: Counter[str] = Counter()
     for info in tensors:
         parts[part_of(info.name)] += info.nbytes
@@ -181,7 +190,10 @@ def _layer(index: int, tensors: list[TensorInfo], keys: Keys, kept: tuple[int, i
         1 if _merged(tensors) else max(n_expert, 1)
     )
     idle = sum(_idle(info, keys, {index: tensors})[0] for info in tensors)
-    by_name = {info.name.partition(f"blk.{index}.")[2]: info for info in tensors}
+    if kept is None:
+        by_name = {info.name.partition(f"blk.{index}.")[2]: info for info in tensors}
+        width = _cache_width(by_name, keys, index)
+        kept = _Kept(width, _row_types({"k": (width,)}), _state(by_name, keys))
     return Layer(
         index=index,
         nbytes=parts.total(),
@@ -190,8 +202,9 @@ def _layer(index: int, tensors: list[TensorInfo], keys: Keys, kept: tuple[int, i
         n_expert=n_expert,
         n_used=_n_used(keys, index, n_expert) if n_expert else 0,
         expert=expert,
-        cache_width=_cache_width(by_name, keys, index) if kept is None else kept[0],
-        state=_state(by_name, keys) if kept is None else kept[1],
+        cache_width=kept.width,
+        cache=kept.rows,
+        state=kept.state,
     )
 
 
@@ -334,12 +347,36 @@ def _spec(
     return spec, f"weights of type {', '.join(unknown)} are not supported yet" if unknown else None
 
 
-def _kept(spec: ModelSpec) -> dict[int, tuple[int, int]]:
-    """What the cache holds for each `blk.N.`: numbers for each token, and bytes of recurrent states."""
-    kept: dict[int, tuple[int, int]] = {}
+@dataclass(frozen=True)
+class _Kept:
+    """Of a layer: numbers that the cache keeps of each token, their bytes by its type, bytes of recurrent states."""
+
+    width: int
+    rows: Mapping[CacheType, int]
+    state: int
+
+
+def _row_types(rows: Mapping[str, tuple[int, ...]], causal: bool = True) -> dict[CacheType, int]:
+    """Bytes of a token's rows for each type of cache that can hold them."""
+    found: dict[CacheType, int] = {}
+    for type in CACHE_TYPES:
+        try:
+            found[type] = sum(row_bytes(shape, kept_type(causal, type), name) for name, shape in rows.items())
+        except ValueError:  # not whole blocks
+            continue
+    return found
+
+
+def _kept(spec: ModelSpec) -> dict[int, _Kept]:
+    """What the cache holds for each `blk.N.`, of which several layers may be made."""
+    kept: dict[int, _Kept] = {}
     for i, layer in enumerate(spec.layers):
         blk, memory = i if layer.blk is None else layer.blk, layer.memory()
-        width, state = kept.get(blk, (0, 0))
-        rows, states = (sum(math.prod(shape) for shape in part.values()) for part in (memory.rows, memory.states))
-        kept[blk] = width + rows, state + 4 * states
+        rows = _row_types(memory.rows, spec.causal)
+        one = _Kept(sum(map(math.prod, memory.rows.values())), rows, 4 * sum(map(math.prod, memory.states.values())))
+        if blk in kept:
+            before = kept[blk]
+            both = {type: before.rows[type] + rows[type] for type in rows if type in before.rows}
+            one = _Kept(before.width + one.width, both, before.state + one.state)
+        kept[blk] = one
     return kept

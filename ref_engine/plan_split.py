@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from ref_engine.files.header import TensorInfo
 from ref_engine.place import Placement, Where
-from ref_engine.plan import Plan, layer_of
+from ref_engine.plan import Plan, full_cache, layer_of
+from ref_engine.quant.rows import CacheType
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class Share:
     """Bytes: weights as the file has them, a full KV cache by the type of its numbers, recurrent states."""
 
     weights: int
-    cache: Mapping[str, int]
+    cache: Mapping[CacheType, int]
     state: int
 
 
@@ -47,10 +48,9 @@ def divide(
 
     def share(names: set[str], on_device: bool) -> Share:
         layers = [layer for layer in plan.layers if (layer.index in layers_there) == on_device]
-        numbers = plan.n_ctx * sum(layer.cache_width for layer in layers)
         return Share(
             sum(tensors[name].nbytes for name in names),
-            {"f16": 2 * numbers, "f32": 4 * numbers},
+            full_cache(layers, plan.n_ctx),
             sum(layer.state for layer in layers),
         )
 

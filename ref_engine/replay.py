@@ -12,6 +12,7 @@ from ref_engine.blocks.site import Pass, Share
 from ref_engine.cache import Cache
 from ref_engine.gpu.position import NotRecorded
 from ref_engine.ops import Ops
+from ref_engine.quant.rows import CacheType
 from ref_engine.reference.sums import F32
 from ref_engine.spec import RopeSpec
 
@@ -21,8 +22,8 @@ Tables = Mapping[RopeSpec, tuple[F32, F32]]
 class FixedCache:
     """A cache whose rows stay where they are, for a token whose place only the device knows."""
 
-    def __init__(self, recorder: Any, rows: Mapping[tuple[int, str], Any], at: Any) -> None:
-        self._recorder, self._rows, self._at = recorder, rows, at
+    def __init__(self, recorder: Any, rows: Mapping[tuple[int, str], Any], at: Any, type: CacheType) -> None:
+        self._recorder, self._rows, self._at, self.type = recorder, rows, at, type
 
     def append(self, layer: int, name: str, new: F32) -> Any:
         rows = self._rows[layer, name]
@@ -57,7 +58,7 @@ class OneToken:
         self._at = self._recorder.position()
         self._load = ExpertLoad()  # its arrays, made by the first run, stay where they are
         self._at.value.set(np.array([cache.n_done - 1]))
-        fixed: Any = FixedCache(self._recorder, self._rows, self._at)
+        fixed: Any = FixedCache(self._recorder, self._rows, self._at, cache.type)
         share = Share(fixed, slice(0, 1), self._at)
 
         def run() -> F32:

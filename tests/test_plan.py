@@ -114,7 +114,7 @@ def test_a_dense_layer() -> None:
     assert plan.nbytes == 210_000 + 512_000 + 704 * 144 + 512 * 272 + 2048
     assert plan.active == plan.nbytes - 999 * 210  # a token looks up one row of the embeddings
     assert plan.n_active == plan.n_weights - 999 * 256
-    assert plan.cache == {"f16": 100 * 192 * 2, "f32": 100 * 192 * 4}
+    assert plan.cache == {"f16": 100 * 192 * 2, "f32": 100 * 192 * 4, "q8_0": 100 * 192 // 32 * 34}
     assert plan.layers[0].cache_width == 128 + 64
     assert plan.layers[0].nbytes == plan.layers[0].active == 704 * 144 + 512 * 272 + 1024
     assert plan.parts[0].types == {"Q6_K": 210_000}

@@ -2,7 +2,7 @@
 
 Used only to produce golden data and to compare speeds; the engine and its tests never import it.
 The settings are the ones that the golden data name: CPU only, no weight repacking, no flash attention unless asked,
-and key/value caches in float32 or float16.
+and key/value caches in float32, float16 or Q8_0.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from llama_cpp import llama_cpp as capi
 FloatArray = npt.NDArray[np.float32]
 
 _LIB_DIR = Path(llama_cpp.__file__).parent / "lib"
-_CACHE_TYPES = {"f32": 0, "f16": 1}  # numbers of enum ggml_type
+_CACHE_TYPES = {"f32": 0, "f16": 1, "q8_0": 8}  # numbers of enum ggml_type
 _FLASH_OFF, _FLASH_ON = 0, 1  # enum llama_flash_attn_type
 _ROPE_LENGTH, _OP_PARAMS, _MAX_SRC, _MAX_NAME = 4, 16, 10, 64
 
@@ -110,7 +110,8 @@ class LlamaCpp:
     """One model and one context of llama.cpp.
 
     n_ctx 0 takes the model's training context. n_batch is the number of tokens per llama_decode call, n_ubatch the
-    number per graph (default: the same). kv is "f32" or "f16". capture=True allows `intermediates`.
+    number per graph (default: the same). kv is "f32", "f16" or "q8_0" (which wants `flash`). capture=True allows
+    `intermediates`.
     """
 
     def __init__(

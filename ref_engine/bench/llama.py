@@ -16,6 +16,7 @@ import sys
 import time
 from typing import Any
 
+CACHE_TYPES = {"f32": 0, "f16": 1, "q8_0": 8}  # enum ggml_type
 MODULES = {"llama-cpp": "llama_cpp.llama_cpp", "ik-llama": "ik_llama_cpp._ctypes_api"}
 _LOG = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 
@@ -53,7 +54,7 @@ class Engine:
         if not self.model:
             raise SystemExit(f"{job['engine']} cannot load {job['model']}")
         self.n_vocab = self.c.llama_vocab_n_tokens(self.c.llama_model_get_vocab(self.model))
-        self.threads = job["threads"]
+        self.threads, self.cache_type = job["threads"], CACHE_TYPES[job["cache_type"]]
 
     def context(self, work: dict[str, Any]) -> Any:
         params = self.c.llama_context_default_params()
@@ -61,6 +62,7 @@ class Engine:
         params.n_batch = params.n_ubatch = 512
         params.n_threads = params.n_threads_batch = self.threads
         params.n_seq_max = work["sequences"]
+        params.type_k = params.type_v = self.cache_type
         context = self.c.llama_init_from_model(self.model, params)
         if not context:
             raise SystemExit("no context")

@@ -1,7 +1,7 @@
 """One process of this engine: `python -m ref_engine.bench.ours JOB` does the works of a job and prints JSON.
 
 JOB is JSON: {"model": path, "warm": tokens to compute first, "works": [...], "threads": n or null, "backend": name or
-null, "activations": name}.
+null, "activations": name, "cache_type": name}.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def main() -> None:
     job = json.loads(sys.argv[1])
     began = time.perf_counter()
     model = ref_engine.load(
-        job["model"], backend=job["backend"], activations=job["activations"], n_threads=job["threads"],
+        job["model"], backend=job["backend"], activations=job["activations"],
+        cache_type=job["cache_type"], n_threads=job["threads"],
         gpu_layers=job["gpu_layers"], experts_on=job["experts_on"],
     )  # fmt: skip
     loaded = time.perf_counter() - began

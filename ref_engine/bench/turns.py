@@ -7,13 +7,14 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ref_engine.bench.works import Work
 from ref_engine.errors import RefEngineError
 from ref_engine.files.gguf import open_gguf
+from ref_engine.quant.rows import CacheType
 
 PEERS = ("llama-cpp", "ik-llama", "numpy")
 _PACKAGES = {"llama-cpp": "llama-cpp-python", "ik-llama": "ik-llama-cpp-python"}
@@ -28,6 +29,7 @@ class Side:
     threads: int
     backend: str | None = None
     activations: str = "q8"
+    cache_type: CacheType = "f16"
     without_amx: bool = False
     gpu_layers: int | None = None
     experts_on: str | None = None
@@ -36,7 +38,8 @@ class Side:
         job = {
             "model": str(model), "warm": warm, "works": [work.as_dict() for work in works], "threads": self.threads,
             "engine": self.name, "backend": self.backend, "activations": self.activations,
-            "without_amx": self.without_amx, "gpu_layers": self.gpu_layers, "experts_on": self.experts_on,
+            "cache_type": self.cache_type, "without_amx": self.without_amx, "gpu_layers": self.gpu_layers,
+            "experts_on": self.experts_on,
         }  # fmt: skip
         script = (
             [str(Path(__file__).with_name("llama.py"))] if self.name in _PACKAGES else ["-m", "ref_engine.bench.ours"]
@@ -106,7 +109,7 @@ def _run(side: Side, model: Path, works: Sequence[Work], warm: int) -> tuple[dic
     """What one process found, and the side as it had to be run: without AMX, if its build crashes with it."""
     done = subprocess.run(side.command(model, works, warm), capture_output=True, text=True, check=False)
     if done.returncode < 0 and side.name in _PACKAGES and not side.without_amx and sys.platform == "linux":
-        return _run(Side(side.name, side.python, side.threads, without_amx=True), model, works, warm)
+        return _run(replace(side, without_amx=True), model, works, warm)
     if done.returncode:
         said = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
         if "No module named" in said and side.name in _PACKAGES:

@@ -7,8 +7,10 @@ import numpy as np
 from ref_engine.blocks.indexer import NONE_CHOSEN, Chosen, choose_blocks
 from ref_engine.blocks.pools import choose_means
 from ref_engine.blocks.site import Share, Site
+from ref_engine.quant.rows import spread_over
 from ref_engine.reference.attention import alibi_slopes, chunked_mask, full_mask, temperatures
 from ref_engine.reference.elementary import sigmoid, softplus
+from ref_engine.reference.hadamard import spread
 from ref_engine.reference.sums import F32
 from ref_engine.spec import AttentionSpec, MeanIndexSpec, NormSpec, RopeSpec
 
@@ -111,8 +113,9 @@ def attend(q: F32, k: F32, v: F32, a: AttentionSpec, at: Site, chosen: Chosen = 
 
     def run(share: Share) -> F32:
         rows = share.rows
-        keys = share.cache.append(at.index, "k", k[rows])
-        values = share.cache.append(at.index, "v", v[rows])
+        over_k, over_v = spread_over(share.cache.type, k.shape[-1], v.shape[-1])
+        keys = share.cache.append(at.index, "k", spread(k[rows], over_k))
+        values = share.cache.append(at.index, "v", spread(v[rows], over_v))
         seen = None
         if a.chunk is not None:
             seen = chunked_mask(share.positions, keys.shape[0], a.chunk)
@@ -120,9 +123,10 @@ def attend(q: F32, k: F32, v: F32, a: AttentionSpec, at: Site, chosen: Chosen = 
             seen = full_mask(share.positions, keys.shape[0], a.window, a.window_behind)
         elif (groups := chosen.get(rows.start)) is not None:
             seen = np.repeat(groups, a.n_head // groups.shape[0], axis=0)
-        return at.ops.attend(
-            q[rows], keys, values, share.positions, scale=scale, window=a.window, cap=a.soft_cap,
+        y = at.ops.attend(
+            spread(q[rows], over_k), keys, values, share.positions, scale=scale, window=a.window, cap=a.soft_cap,
             sinks=sinks, slopes=slopes, seen=seen, tap=inner,
         )  # fmt: skip
+        return spread(y, over_v)
 
     return at.p.each(run)

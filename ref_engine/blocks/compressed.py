@@ -8,9 +8,11 @@ import numpy as np
 
 from ref_engine.blocks.latent import each_head
 from ref_engine.blocks.site import Share, Site
+from ref_engine.quant.rows import numbers
 from ref_engine.reference.attention import causal_mask
 from ref_engine.reference.compressed import ended, interleaved, pooled, windows
-from ref_engine.reference.indexer import Mask, hadamard, index_scores, marked, ranked
+from ref_engine.reference.hadamard import hadamard
+from ref_engine.reference.indexer import Mask, index_scores, marked, ranked
 from ref_engine.reference.rope import rope_last, rope_table
 from ref_engine.reference.sums import F32
 from ref_engine.spec import CompressedAttentionSpec, CompressorSpec, GroupIndexSpec, RopeSpec
@@ -114,7 +116,7 @@ def attend(q: F32, kv: F32, keys: Keys, chosen: Chosen, a: CompressedAttentionSp
         seen = np.asarray(causal_mask(share.positions, k.shape[0], a.window), like=q)
         if a.compressor is not None:
             first, ratio = share.rows.start, a.compressor.ratio
-            k = interleaved(k, keys[first][:, None], ratio, axis=0)
+            k = interleaved(numbers(k), keys[first][:, None], ratio, axis=0)
             seen = interleaved(seen, np.asarray(chosen[first], like=q), ratio, axis=1)
         return at.ops.attend(
             q[share.rows], k, k, share.positions, scale=a.scale, window=None, cap=None, sinks=sinks, seen=seen, tap=tap

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from ref_engine.blocks.site import Share, Site
 from ref_engine.reference.attention import causal_mask
-from ref_engine.reference.indexer import Mask, hadamard, highest_blocks, index_scores, marked, ranked
+from ref_engine.reference.hadamard import hadamard
+from ref_engine.reference.indexer import Mask, highest_blocks, index_scores, marked, ranked
 from ref_engine.reference.rope import rope_last
 from ref_engine.reference.sums import F32
 from ref_engine.spec import RopeSpec

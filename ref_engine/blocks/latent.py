@@ -9,8 +9,10 @@ from ref_engine.blocks.indexer import NONE_CHOSEN, Chosen, choose
 from ref_engine.blocks.pools import choose_pools
 from ref_engine.blocks.site import Share, Site
 from ref_engine.place import joined
+from ref_engine.quant.rows import first_numbers, spread_over
 from ref_engine.reference.attention import causal_mask, temperatures
 from ref_engine.reference.elementary import sigmoid
+from ref_engine.reference.hadamard import spread
 from ref_engine.reference.linear import by_head
 from ref_engine.reference.sums import F32
 from ref_engine.spec.indexer import PoolIndexSpec
@@ -92,14 +94,19 @@ def attend(q: F32, k: F32, v: F32 | None, chosen: Chosen, a: LatentAttentionSpec
     inner, sinks = at.tap if at.p.tracing else None, at.vector("attn_sinks.weight")
 
     def run(share: Share) -> F32:
-        keys = share.cache.append(at.index, "k", k[share.rows])
-        values = keys[..., : a.kv_rank] if v is None else share.cache.append(at.index, "v", v[share.rows])
+        over_k, over_v = (1, 1) if v is None else spread_over(share.cache.type, k.shape[-1], v.shape[-1])
+        keys = share.cache.append(at.index, "k", spread(k[share.rows], over_k))
+        if v is None:
+            values = first_numbers(keys, a.kv_rank)
+        else:
+            values = share.cache.append(at.index, "v", spread(v[share.rows], over_v))
         seen = chosen.get(share.rows.start)
         if seen is not None and a.window is not None:
             seen = seen & np.asarray(causal_mask(share.positions, keys.shape[0], a.window), like=q)
-        return at.ops.attend(
-            q[share.rows], keys, values, share.positions, scale=a.scale, window=a.window, cap=None, sinks=sinks,
-            seen=seen, tap=inner,
+        y = at.ops.attend(
+            spread(q[share.rows], over_k), keys, values, share.positions, scale=a.scale, window=a.window, cap=None,
+            sinks=sinks, seen=seen, tap=inner,
         )  # fmt: skip
+        return spread(y, over_v)
 
     return at.p.each(run)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ref_engine.cli.options import find_model, gpu_options, json_option, quiet_option
+from ref_engine.cli.options import cache_option, find_model, gpu_options, json_option, quiet_option
 from ref_engine.cli.output import emit_json, say, size, table
 from ref_engine.cli.progress import progress
 from ref_engine.errors import RefEngineError
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from ref_engine.bench.turns import Side, Times
     from ref_engine.bench.works import Work
     from ref_engine.place import Where
+    from ref_engine.quant.rows import CacheType
 
 
 @click.command()
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 @click.option("--threads", type=click.IntRange(min=1), default=1, metavar="N", help="Threads of both (1).")
 @click.option("--runs", type=click.IntRange(1, 99), default=5, metavar="N", help="Runs of each, in turn (5).")
 @click.option("--backend", type=click.Choice(["native", "numpy", "cupy"]), help="Of this engine.")
+@cache_option
 @gpu_options
 @click.option("--profile", "profiled", is_flag=True, help="Each operation of one pass, beside the machine's ceilings.")
 @quiet_option
@@ -39,6 +42,7 @@ def bench(
     threads: int,
     runs: int,
     backend: str | None,
+    cache_type: CacheType | None,
     gpu_layers: int | None,
     experts_on: Where | None,
     profiled: bool,
@@ -62,13 +66,15 @@ def bench(
     if profiled:
         if against is not None:
             raise click.UsageError("--profile looks at this engine alone")
-        _profile(path, chosen, threads, as_json, backend=backend, gpu_layers=gpu_layers, experts_on=experts_on)
+        _profile(path, chosen, threads, as_json, backend=backend, cache_type=cache_type, gpu_layers=gpu_layers,
+                 experts_on=experts_on)  # fmt: skip
         return
-    sides = [Side("ref-engine", sys.executable, threads, backend, gpu_layers=gpu_layers, experts_on=experts_on)]
+    ours = Side("ref-engine", sys.executable, threads, backend, cache_type=cache_type or "f16")
+    sides = [replace(ours, gpu_layers=gpu_layers, experts_on=experts_on)]
     if against == "numpy":
-        sides.append(Side("numpy", sys.executable, threads, "numpy"))
+        sides.append(replace(ours, name="numpy", backend="numpy"))
     elif against is not None:
-        sides.append(Side(against, peer_python or sys.executable, threads))
+        sides.append(replace(ours, name=against, python=peer_python or sys.executable, backend=None))
     n_groups = sum(work.kind == "first" for work in chosen) + any(work.kind != "first" for work in chosen)
     with progress("tokens", quiet=quiet) as bar:
         bar.start(n_groups * runs * len(sides), "bench")

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+CACHE_TYPES = ("f32", "f16", "q8_0")  # as in quant/rows.py, which takes longer to import than --help may
+cache_option = click.option(
+    "--cache-type", type=click.Choice(CACHE_TYPES), help="Of keys and values (f16; f32 with exact products)."
+)
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
 
 
@@ -44,12 +48,14 @@ def expert_cache_report(model: Model) -> str | None:
 
 
 def engine_options(command: F) -> F:
-    """--backend, --activations, --threads, --n-ctx, --expert-cache and `gpu_options`: arguments of `load_model`."""
+    """--backend, --activations, --cache-type, --threads, --n-ctx, --expert-cache and `gpu_options`: arguments of
+    `load_model`."""
     command = gpu_options(command)
     for option in (
         click.option("--expert-cache", type=Size(), metavar="SIZE", help="Memory for a mixture's experts, such as 2G."),
         click.option("--n-ctx", type=int, metavar="N", help="Context length in tokens, instead of the model's own."),
         click.option("--threads", "n_threads", type=int, metavar="N", help="Threads; the numpy backend has NumPy's."),
+        cache_option,
         click.option("--activations", type=click.Choice(["f32", "q8"]), help="Exact products, or 8-bit ones (q8)."),
         click.option("--backend", type=click.Choice(["numpy", "native", "cupy"]), help="Who computes."),
     ):

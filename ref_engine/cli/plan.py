@@ -9,23 +9,32 @@ from typing import TYPE_CHECKING
 import click
 
 from ref_engine.cli.machine import available_memory, total_memory
-from ref_engine.cli.options import find_model, gpu_options, json_option
+from ref_engine.cli.options import cache_option, find_model, gpu_options, json_option
 from ref_engine.cli.output import count, emit_json, one_line, say, size, table
 
 if TYPE_CHECKING:
     from ref_engine.place import Where
     from ref_engine.plan import Layer, Plan
     from ref_engine.plan_split import Division
+    from ref_engine.quant.rows import CacheType
+    from ref_engine.reference.linear import Activations
 
 
 @click.command()
 @click.argument("model")
 @click.option("--n-ctx", type=click.IntRange(min=1), metavar="N", help="Tokens in the KV cache (the model's context).")
 @click.option("--activations", type=click.Choice(["f32", "q8"]), default="q8", help="As for run (q8).")
+@cache_option
 @gpu_options
 @json_option
 def plan(
-    model: str, n_ctx: int | None, activations: str, gpu_layers: int | None, experts_on: Where | None, as_json: bool
+    model: str,
+    n_ctx: int | None,
+    activations: Activations,
+    cache_type: CacheType | None,
+    gpu_layers: int | None,
+    experts_on: Where | None,
+    as_json: bool,
 ) -> None:
     """Tell how much memory a model takes, by part, before anything is loaded.
 
@@ -34,6 +43,7 @@ def plan(
     a quarter of the machine's memory. With --gpu-layers or --experts-on also what the GPU needs, and what is left for
     the host.
     """
+    from ref_engine.cache import default_cache_type
     from ref_engine.files import open_gguf
     from ref_engine.place import check_split
     from ref_engine.plan import make_plan
@@ -44,22 +54,25 @@ def plan(
         check_split("cupy", gpu_layers, experts_on)
         asked = gpu_layers is not None or experts_on is not None
         division = divide(made, file.tensors, gpu_layers, experts_on or "gpu") if asked else None
-    memory = _memory(made, activations)
+    cache_type = cache_type or default_cache_type(activations)
+    if cache_type not in made.cache:
+        raise click.UsageError(f"a {cache_type} cache cannot hold this model's keys, which are not whole blocks")
+    memory = _memory(made, activations, cache_type)
     if as_json:
         more = {} if division is None else {"division": asdict(division)}
         emit_json({**asdict(made), "memory": memory, **more})
         return
     _print(made, memory)
     if division is not None:
-        _print_division(division, "f32" if activations == "f32" else "f16")
+        _print_division(division, cache_type)
 
 
-def _memory(made: Plan, activations: str) -> dict[str, int | bool | None]:
+def _memory(made: Plan, activations: Activations, cache_type: CacheType) -> dict[str, int | bool | None]:
     """What a run takes, by kind, and whether the machine has it."""
     machine = total_memory()
     wanted = made.unpacked[activations]
     unpacked = wanted if machine is None else min(wanted, machine // 4)
-    cache = made.cache["f32" if activations == "f32" else "f16"]
+    cache = made.cache[cache_type]
     total = made.nbytes + cache + made.state + made.scratch + unpacked
     return {
         "weights": made.nbytes,
@@ -85,7 +98,7 @@ def _print(made: Plan, memory: dict[str, int | bool | None]) -> None:
     _print_layers(made.layers)
     kinds = [(name, size(value or 0)) for name, value in memory.items() if name not in ("available", "fits", "machine")]
     table(("MEMORY", f"at {made.n_ctx} tokens"), [(name.replace("_", " "), text) for name, text in kinds], right=(1,))
-    say(f"KV cache, full: {size(made.cache['f16'])} as f16, {size(made.cache['f32'])} as f32")
+    say("KV cache, full: " + ", ".join(f"{size(nbytes)} as {type}" for type, nbytes in made.cache.items()))
     if memory["machine"] is not None:
         free = f", {size(memory['available'])} of it free now" if memory["available"] is not None else ""
         verdict = "fits" if memory["fits"] else "does not fit"
@@ -94,7 +107,7 @@ def _print(made: Plan, memory: dict[str, int | bool | None]) -> None:
         say(f"this version cannot run it: {one_line(made.obstacle)}")
 
 
-def _print_division(division: Division, cache: str) -> None:
+def _print_division(division: Division, cache: CacheType) -> None:
     shares = (division.device, division.host)
     kinds = {
         "weights": [share.weights for share in shares],

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ref_engine.cli.options import engine_options
+from ref_engine.cli.options import CACHE_TYPES, engine_options
 from ref_engine.cli.output import say
 from ref_engine.cli.remote import address
 
@@ -65,12 +65,13 @@ def serve(
     """Serve models over HTTP, in the dialects of Ollama, OpenAI and Anthropic.
 
     Models of the store are loaded when they are first asked for, with 8192 tokens of context or the model's own where
-    that is less, unless --n-ctx says otherwise. Ctrl-C and SIGTERM end it; open answers have a grace
-    to be finished. The log is one JSON object a line, on stderr.
+    that is less, unless --n-ctx says otherwise; $OLLAMA_KV_CACHE_TYPE stands for --cache-type. Ctrl-C and SIGTERM end
+    it; open answers have a grace to be finished. The log is one JSON object a line, on stderr.
     """
     app, settings = _app("serve"), _app("settings")
     _app("malloc").share_pools()
     default_host, default_port = address()
+    engine["cache_type"] = engine["cache_type"] or _cache_type()
     wanted = settings.Settings(
         host=host if host is not None else default_host,
         port=port if port is not None else default_port,
@@ -105,6 +106,14 @@ def _app(module: str) -> ModuleType:
         return import_module(f"ref_engine_app.{module}")
     except ModuleNotFoundError as error:
         raise click.ClickException(f"the server needs {error.name}: install ref-engine[server]") from error
+
+
+def _cache_type() -> str | None:
+    """$OLLAMA_KV_CACHE_TYPE, if it is set."""
+    asked = os.environ.get("OLLAMA_KV_CACHE_TYPE", "").strip().lower()
+    if asked and asked not in CACHE_TYPES:
+        raise click.UsageError(f"OLLAMA_KV_CACHE_TYPE is {asked[:50]!r}, expected {', '.join(CACHE_TYPES)} or nothing")
+    return asked or None
 
 
 def _listed(variable: str) -> list[str]:

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from ref_engine.quant.rows import CacheType
+
 F32 = NDArray[np.float32]
 Ids = NDArray[np.int32]
 ExpertMap = tuple["Stack", F32 | None, F32 | None]
@@ -13,6 +15,7 @@ Routing = tuple[F32 | None, str, str, int, int, float, float, bool, float, float
 
 BLOCK_KINDS: tuple[str, ...]
 PLAIN_KINDS: tuple[str, ...]
+CACHE_KINDS: tuple[str, ...]
 GLU_KINDS: tuple[str, ...]
 ACTIVATION_KINDS: tuple[str, ...]
 GATES: tuple[str, ...]
@@ -90,7 +93,6 @@ class AttentionHalf:
         cap: float,
         inverse_cap: float,
         sinks: F32 | None,
-        half: bool,
         before: Norm,
         after: Norm,
         residual_scale: float | None,
@@ -101,7 +103,7 @@ class AttentionHalf:
         x: F32,
         cos: F32 | None,
         sin: F32 | None,
-        shares: list[tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.uint8]]],
+        shares: list[tuple[NDArray[np.int64], CacheType, NDArray[np.uint8], NDArray[np.uint8]]],
         out: F32,
         n_threads: int,
     ) -> None: ...
@@ -125,7 +127,9 @@ class MoeHalf:
     ) -> None: ...
 
 class Places:
-    def __init__(self, layers: Layers, rows: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]) -> None: ...
+    def __init__(
+        self, layers: Layers, kind: CacheType, rows: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]
+    ) -> None: ...
 
 class Layers:
     width: int
@@ -158,7 +162,7 @@ class Table:
         q: F32,
         k: NDArray[np.uint8],
         v: NDArray[np.uint8],
-        half: bool,
+        kind: CacheType,
         positions: NDArray[np.int64],
         scale: float,
         window: int,

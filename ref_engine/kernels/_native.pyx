@@ -22,6 +22,7 @@ BLOCK_KINDS = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q8_1", "Q4_K", "Q5_K", "
                "MXFP4", "NVFP4", "Q1_0", "Q2_0", "TQ1_0", "TQ2_0", "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S",
                "IQ3_XXS", "IQ3_S")
 PLAIN_KINDS = ("F32", "F16", "BF16")
+CACHE_KINDS = ("f32", "f16", "q8_0")
 GLU_KINDS = ("silu", "gelu", "relu", "relu_sqr", "swiglu_oai", "swiglu_clamp", "swiglu_limit", "situ")
 GATES = ("softmax", "sigmoid", "softmax_weight")
 CHOICES = ("gate", "logits", "sigmoid")
@@ -359,23 +360,25 @@ cdef class Table:
         with nogil:
             self.c.rope(&x[0, 0, 0], &cos[0, 0], &sin[0, 0], T, H, Hd, half, adjacent, &y[0, 0, 0], n_threads)
 
-    def attend(self, const float[:, :, ::1] q, const uint8_t[:, :, ::1] k, const uint8_t[:, :, :] v, bint half,
+    def attend(self, const float[:, :, ::1] q, const uint8_t[:, :, ::1] k, const uint8_t[:, :, :] v, str kind,
                const int64_t[::1] positions, float scale, ptrdiff_t window, float cap, float inverse_cap,
                const float[::1] sinks, float[:, ::1] out, int n_threads):
-        """q (T, H, Hd), positions (T,), bytes of keys (S, K, Hd) and values (S, K, Vd), float16 if `half`, else
-        float32, into out (T, H * Vd), as reference attend_ordered. Values may be a part of something wider. window 0:
-        all keys; cap 0: none; sinks (H,) or None."""
+        """q (T, H, Hd), positions (T,), bytes of keys (S, K, Hd) and values (S, K, Vd) of a kind (CACHE_KINDS), into
+        out (T, H * Vd), as reference attend_ordered. Values may be a part of something wider. window 0: all keys;
+        cap 0: none; sinks (H,) or None."""
         cdef attend_args a
-        cdef ptrdiff_t t, item = 2 if half else 4
+        cdef ptrdiff_t t, aligned
         _checked_threads(n_threads)
+        a.kind = _index(CACHE_KINDS, kind, "cache type")
+        aligned = 4 if a.kind == C_F32 else 2
         a.T, a.H, a.Hd, a.S, a.K = q.shape[0], q.shape[1], q.shape[2], k.shape[0], k.shape[1]
-        a.Vd = v.shape[2] // item
-        if a.K < 1 or a.Hd < 1 or a.S < 1 or a.H < 1 or a.H % a.K or k.shape[2] != a.Hd * item:
+        a.Vd = v.shape[2] // C_BLOCK_BYTES * 32 if a.kind == C_Q8_0 else v.shape[2] // aligned
+        if a.K < 1 or a.Hd < 1 or a.S < 1 or a.H < 1 or a.H % a.K or not _is_row(a.kind, k.shape[2], a.Hd):
             raise ValueError(f"attention of {a.H} heads over {a.K} of width {a.Hd}, {a.S} keys of {k.shape[2]} bytes: "
                              "shapes do not fit")
-        if v.shape[0] != a.S or v.shape[1] != a.K or a.Vd < 1 or v.shape[2] != a.Vd * item:
+        if v.shape[0] != a.S or v.shape[1] != a.K or a.Vd < 1 or not _is_row(a.kind, v.shape[2], a.Vd):
             raise ValueError("attention: keys and values differ in shape")
-        if v.strides[2] != 1 or v.strides[0] % item or v.strides[1] % item:
+        if v.strides[2] != 1 or v.strides[0] % aligned or v.strides[1] % aligned:
             raise ValueError("attention: a key's values do not follow each other")
         if positions.shape[0] != a.T or out.shape[0] != a.T or out.shape[1] != a.H * a.Vd:
             raise ValueError("attention: queries, positions and output do not fit")
@@ -391,7 +394,7 @@ cdef class Table:
                 raise ValueError(f"position {positions[t]} sees none of {a.S} keys")
         if a.T == 0:
             return
-        a.half, a.scale, a.window, a.cap, a.inverse_cap = half, scale, window, cap, inverse_cap
+        a.scale, a.window, a.cap, a.inverse_cap = scale, window, cap, inverse_cap
         a.q, a.k, a.v = &q[0, 0, 0], &k[0, 0, 0], &v[0, 0, 0]
         a.v_key, a.v_head = v.strides[0], v.strides[1]
         a.positions, a.out = &positions[0], &out[0, 0]

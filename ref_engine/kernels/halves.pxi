@@ -31,6 +31,11 @@ cdef class Map:
             self.c.bias = &bias[0]
 
 
+cdef bint _is_row(int kind, ptrdiff_t nbytes, ptrdiff_t n) noexcept:
+    """Whether so many bytes are n numbers of a cache of a kind."""
+    return nbytes == cached_bytes(kind, n) and (kind != C_Q8_0 or n % 32 == 0)
+
+
 cdef int _fits(Map m, ptrdiff_t rows, ptrdiff_t columns, str what) except -1:
     if m is None or m.c.rows != rows or m.c.columns != columns:
         raise ValueError(f"{what}: expected {rows} x {columns}")
@@ -123,8 +128,8 @@ cdef class AttentionHalf(Half):
 
     def __cinit__(self, Map q, Map k, Map v, Map output, ptrdiff_t n_head, ptrdiff_t n_head_kv, q_norm, k_norm,
                   ptrdiff_t turned, bint adjacent, float query_scale, float scale, ptrdiff_t window, float cap,
-                  float inverse_cap, const float[::1] sinks, bint half, before, after, residual_scale):
-        """turned: pairs of each head that the position turns, 0 for none. The cache is float16 if `half`, else float32.
+                  float inverse_cap, const float[::1] sinks, before, after, residual_scale):
+        """turned: pairs of each head that the position turns, 0 for none.
 
         Norms are (weight or None, eps), or None; window 0: all keys; cap 0: none; sinks (H,) or None. Raises ValueError
         for what does not fit.
@@ -147,7 +152,7 @@ cdef class AttentionHalf(Half):
         self._norm(&self.args.k_norm, k_norm, a.Hd)
         self.args.q, self.args.k, self.args.v, self.args.output = q.c, k.c, v.c, output.c
         self.args.turned, self.args.adjacent, self.args.query_scale = turned, adjacent, query_scale
-        a.scale, a.window, a.cap, a.inverse_cap, a.half, a.sinks = scale, window, cap, inverse_cap, half, NULL
+        a.scale, a.window, a.cap, a.inverse_cap, a.sinks = scale, window, cap, inverse_cap, NULL
         if sinks is not None:
             if sinks.shape[0] != a.H:
                 raise ValueError(f"{sinks.shape[0]} sinks for {a.H} heads")
@@ -161,8 +166,8 @@ cdef class AttentionHalf(Half):
             list shares, float[:, ::1] out, int n_threads):
         """x (T, D) into out (T, D). cos, sin: (T, turned), or None where nothing turns.
 
-        shares: for each sequence, in the order of its rows, (positions (n,), bytes of keys (S, K, Hd), of values
-        (S, K, Vd)), whose last n rows are written.
+        shares: for each sequence, in the order of its rows, (positions (n,), kind (CACHE_KINDS), bytes of keys
+        (S, K, Hd), of values (S, K, Vd)), whose last n rows are written.
         """
         cdef attention_half_args a = self.args
         _checked_threads(n_threads)
@@ -187,7 +192,7 @@ cdef class AttentionHalf(Half):
         """Where each sequence's rows are. The caller holds the arrays."""
         cdef const int64_t[::1] positions
         cdef uint8_t[:, :, ::1] k, v
-        cdef ptrdiff_t i, t, row = 0, item = 2 if self.args.attend.half else 4
+        cdef ptrdiff_t i, t, row = 0
         cdef attend_args *a = &self.args.attend
         cdef share_args *at
         if len(shares) > self.room:
@@ -197,13 +202,14 @@ cdef class AttentionHalf(Half):
             if self.shares == NULL:
                 raise MemoryError(f"places of {len(shares)} sequences")
             self.room = len(shares)
-        for i, (positions, k, v) in enumerate(shares):
+        for i, (positions, kind, k, v) in enumerate(shares):
             at = self.shares + i
+            at.kind = _index(CACHE_KINDS, kind, "cache type")
             at.row, at.T, at.S = row, positions.shape[0], k.shape[0]
             if at.T < 1 or at.S < at.T or v.shape[0] != at.S or k.shape[1] != a.K or v.shape[1] != a.K:
                 raise ValueError(f"sequence {i}: {at.T} tokens, {k.shape[0]} x {k.shape[1]} keys, {v.shape[0]} x "
                                  f"{v.shape[1]} values do not fit")
-            if k.shape[2] != a.Hd * item or v.shape[2] != a.Vd * item:
+            if not _is_row(at.kind, k.shape[2], a.Hd) or not _is_row(at.kind, v.shape[2], a.Vd):
                 raise ValueError(f"sequence {i}: keys of {k.shape[2]} and values of {v.shape[2]} bytes")
             for t in range(at.T):
                 if positions[t] < 0 or (a.window and positions[t] - a.window + 1 >= at.S):

@@ -15,6 +15,7 @@ import numpy as np
 from ref_engine.compat import native
 from ref_engine.kernels.ops import Kernels, as_f32, has_kernel
 from ref_engine.ops import KeysAndValues
+from ref_engine.quant.rows import cache_type
 from ref_engine.reference import ffn
 from ref_engine.reference.sums import F32
 from ref_engine.spec import AttentionSpec, FfnSpec, LayerSpec, NormSpec
@@ -36,10 +37,10 @@ class Halves:
     ) -> F32 | None:  # fmt: skip
         """See `Ops.attention_half`."""
         half = self.attention_of(layer, tensors)
-        if half is None or any(k.dtype != np.float16 for _, k, _ in sequences):
+        if half is None:
             return None
         cos, sin = (None, None) if turn is None else turn
-        runs = [(positions, k.view(np.uint8), v.view(np.uint8)) for positions, k, v in sequences]
+        runs = [(positions, cache_type(k), k.view(np.uint8), v.view(np.uint8)) for positions, k, v in sequences]
         out: F32 = np.empty(x.shape, np.float32)
         half.run(self.kernels.table, as_f32(x), cos, sin, runs, out, self.kernels.n_threads)
         return out
@@ -85,7 +86,6 @@ class Halves:
             a.soft_cap or 0.0,
             1 / a.soft_cap if a.soft_cap else 0.0,
             tensors.vector("attn_sinks.weight"),
-            True,
             laid(tensors, layer.mixer_norm),
             laid(tensors, layer.mixer_post_norm),
             layer.residual_scale,

@@ -52,12 +52,15 @@ cdef class Places:
     cdef void **k
     cdef void **v
     cdef ptrdiff_t n, room
+    cdef int kind
 
-    def __cinit__(self, Layers layers not None, list rows):
-        """rows: for each AttentionHalf, bytes of keys (room, K, Hd) and of values (room, K, Vd)."""
+    def __cinit__(self, Layers layers not None, str kind, list rows):
+        """rows: for each AttentionHalf, bytes of keys (room, K, Hd) and of values (room, K, Vd) of a kind
+        (CACHE_KINDS)."""
         cdef uint8_t[:, :, ::1] k, v
         cdef const attend_args *a
-        cdef ptrdiff_t i, at = 0, item
+        cdef ptrdiff_t i, at = 0
+        self.kind = _index(CACHE_KINDS, kind, "cache type")
         self.held, self.n, self.room = list(rows), len(rows), -1
         if self.n != layers.n_attention:
             raise ValueError(f"rows of {self.n} layers for {layers.n_attention} with attention")
@@ -70,11 +73,10 @@ cdef class Places:
                 continue
             k, v = rows[at]
             a = &(<const attention_half_args *>layers.steps[i].args).attend
-            item = 2 if a.half else 4
             self.room = k.shape[0] if self.room < 0 else min(self.room, k.shape[0])
-            if k.shape[1] != a.K or k.shape[2] != a.Hd * item or self.room < 1:
+            if k.shape[1] != a.K or not _is_row(self.kind, k.shape[2], a.Hd) or self.room < 1:
                 raise ValueError(f"layer {at}: {k.shape[0]} keys of {k.shape[1]} x {k.shape[2]} bytes do not fit")
-            if v.shape[0] != k.shape[0] or v.shape[1] != a.K or v.shape[2] != a.Vd * item:
+            if v.shape[0] != k.shape[0] or v.shape[1] != a.K or not _is_row(self.kind, v.shape[2], a.Vd):
                 raise ValueError(f"layer {at}: {v.shape[0]} values of {v.shape[1]} x {v.shape[2]} bytes do not fit")
             self.k[at], self.v[at] = &k[0, 0, 0], &v[0, 0, 0]
             at += 1
@@ -236,7 +238,7 @@ cdef class Layers:
         cdef ptrdiff_t i, t, row = 0
         for i, (places, positions) in enumerate(shares):
             at = p.shares + i
-            at.row, at.T, p.k[i], p.v[i] = row, positions.shape[0], places.k, places.v
+            at.row, at.T, at.kind, p.k[i], p.v[i] = row, positions.shape[0], places.kind, places.k, places.v
             if places.n != self.n_attention or at.T < 1 or positions[0] < 0:
                 raise ValueError(f"sequence {i}: {at.T} tokens, places of {places.n} layers")
             for t in range(at.T):

@@ -56,10 +56,8 @@ class Layers:
             rows = cache.rows_for(positions.size)
             found = self.places.get(cache)
             if found is None or found[0] is not rows:
-                if any(memory.dtype != np.float16 for memory in rows.values()):
-                    return None
                 bytes_of = [(rows[i, "k"].view(np.uint8), rows[i, "v"].view(np.uint8)) for i in self.attending]
-                found = self.places[cache] = rows, native.Places(self.compiled, bytes_of)
+                found = self.places[cache] = rows, native.Places(self.compiled, cache.type, bytes_of)
             shares.append((found[1], positions))
         ends = np.cumsum([positions.size for _, positions in sequences])
         n_out = ends.size if last and self.compiled.narrows else len(x)

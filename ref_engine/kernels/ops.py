@@ -17,6 +17,7 @@ from ref_engine.compat import has_kernels, native
 from ref_engine.files.pages import release
 from ref_engine.files.types import GGMLType
 from ref_engine.quant.codebooks import codebook
+from ref_engine.quant.rows import cache_type, numbers, width
 from ref_engine.reference import attention, ffn
 from ref_engine.reference.attention import Tap
 from ref_engine.reference.embed import embed
@@ -147,7 +148,7 @@ class Kernels:
         seen: NDArray[np.bool_] | None = None,
         tap: Tap | None = None,
     ) -> F32:
-        """As reference attend_ordered: q (T, H, Hd), k (S, K, Hd), v (S, K, Vd) float32 or float16 -> (T, H * Vd).
+        """As reference attend_ordered: q (T, H, Hd), k (S, K, Hd), v (S, K, Vd) as a cache holds them -> (T, H * Vd).
 
         Values may be a part of something wider, as those of latent attention are of the keys. What the kernel does not
         know (slopes, other masks) runs the definition."""
@@ -155,17 +156,17 @@ class Kernels:
             return attention.attend_ordered(
                 q, k, v, positions, scale=scale, window=window, cap=cap, sinks=sinks, slopes=slopes, seen=seen, tap=tap
             )
-        out: F32 = np.empty((q.shape[0], q.shape[1] * v.shape[-1]), np.float32)
-        half = k.dtype == np.float16
-        kind = np.float16 if half else np.float32
-        k, v = np.ascontiguousarray(k, kind), np.asarray(v, kind)
+        if k.dtype != v.dtype:  # values are a part of the keys that is not whole blocks
+            k, v = numbers(k), numbers(v)
+        k = np.ascontiguousarray(k)
         if v.strides[-1] != v.itemsize:
             v = np.ascontiguousarray(v)
+        out: F32 = np.empty((q.shape[0], q.shape[1] * width(v)), np.float32)
         self.table.attend(
             as_f32(q),
             k.view(np.uint8),
             v.view(np.uint8),
-            half,
+            cache_type(k),
             positions,
             scale,
             window or 0,
@@ -176,6 +177,10 @@ class Kernels:
             self.n_threads,
         )
         return out
+
+    def attend_f32(self, q: F32, k: NDArray[Any], v: NDArray[Any], positions: NDArray[np.int64], **options: Any) -> F32:
+        """As `attend`, but nothing is rounded to what the cache holds: for f32 mode."""
+        return self.attend(q, as_f32(numbers(k)), as_f32(numbers(v)), positions, **options)
 
     def glu(self, gate: F32, up: F32, activation: str, constants: tuple[float, ...] = ()) -> F32:
         """As reference glu: (T, F), (T, F) -> (T, F). Raises ValueError for an unknown activation."""

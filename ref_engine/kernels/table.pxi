@@ -5,6 +5,8 @@ cdef extern from "table.h" nogil:
     int W_KINDS
     int in_blocks_of_32(int kind)
     int X32_BYTES, XK_BYTES
+    int C_F32, C_Q8_0, C_BLOCK_BYTES
+    ptrdiff_t cached_bytes(int kind, ptrdiff_t n)
 
     ctypedef struct attend_args:
         const float *q
@@ -12,7 +14,7 @@ cdef extern from "table.h" nogil:
         const void *v
         ptrdiff_t v_key, v_head
         const float *sinks
-        int half
+        int kind
         const int64_t *positions
         ptrdiff_t T, H, K, Hd, Vd, S
         float scale
@@ -59,6 +61,7 @@ cdef extern from "table.h" nogil:
     ctypedef struct share_args:
         ptrdiff_t row, T, S
         const int64_t *positions
+        int kind
         void *k
         void *v
 

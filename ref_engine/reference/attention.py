@@ -15,9 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ref_engine.files.types import GGMLType
+from ref_engine.quant.activations import Q8_0_LAYOUT, ROUNDINGS
+from ref_engine.quant.rows import numbers
 from ref_engine.reference.elementary import exp, tanh
+from ref_engine.reference.linear import block_dot
 from ref_engine.reference.sums import F32, lane_matmul, lane_sum
 from ref_engine.spec.attention import Temperature
+from ref_engine.weights import Weight
 
 Tap = Callable[[str, F32], F32]
 
@@ -114,8 +119,8 @@ def soft_cap(x: F32, cap: float) -> F32:
     return tanh(x * np.float32(1 / cap)) * np.float32(cap)
 
 
-def weighted_blas(p: F32, v: F32, seen: NDArray[np.bool_]) -> F32:
-    """p (H, T, S), v (S, K, Hd) -> (H, T, Hd), as one matrix product for each group of heads; `seen` is not needed."""
+def weighted_blas(p: F32, v: F32) -> F32:
+    """p (H, T, S), v (S, K, Hd) -> (H, T, Hd), as one matrix product for each group of heads."""
     grouped = p.reshape(v.shape[1], -1, p.shape[2])  # (K, H / K * T, S)
     return _product(grouped, v.transpose(1, 0, 2)).reshape(*p.shape[:2], v.shape[2])
 
@@ -144,10 +149,35 @@ def as_half(x: F32) -> F32:
         return x.astype(np.float16).astype(np.float32)
 
 
+def as_f32(x: NDArray[np.floating[Any]]) -> F32:
+    return x.astype(np.float32, copy=False)
+
+
+def scores_of(q: F32, k: NDArray[Any]) -> F32:
+    """The ordered scores of keys as a cache holds them: (T, H, Hd), (S, K, Hd) -> (H, T, S).
+
+    Blocks of Q8_0 are a matrix like any other: the query is rounded to such blocks too (`linear.block_dot`).
+    """
+    if k.dtype != Q8_0_LAYOUT:
+        return scores_ordered(as_half(q) if k.dtype == np.float16 else q, as_f32(k))
+    groups, rounded = q.shape[1] // k.shape[1], ROUNDINGS["q8_0"]
+    heads = [np.ascontiguousarray(k[:, h]).view(np.uint8) for h in range(k.shape[1])]
+    keys = [Weight("keys", GGMLType.Q8_0, (k.shape[0], q.shape[2]), head.reshape(-1)) for head in heads]
+    return np.stack([block_dot(rounded(q[:, h]), keys[h // groups]) for h in range(q.shape[1])])
+
+
+def weighted_of(p: F32, v: NDArray[Any], seen: NDArray[np.bool_]) -> F32:
+    """The ordered sum of values as a cache holds them: (H, T, S), (S, K, Vd) -> (H, T, Vd)."""
+    values = as_f32(numbers(v))
+    if v.dtype == np.float32:
+        return weighted_ordered(p, values, seen)
+    return weighted_ordered(as_half(p), as_half(values), seen)
+
+
 def attend(
     q: F32,
-    k: NDArray[np.floating[Any]],
-    v: NDArray[np.floating[Any]],
+    k: NDArray[Any],
+    v: NDArray[Any],
     positions: NDArray[np.int64],
     *,
     scale: float,
@@ -161,19 +191,17 @@ def attend(
 ) -> F32:
     """q (T, H, Hd), k (S, K, Hd), v (S, K, Vd), positions (T,) of the queries -> (T, H * Vd) float32.
 
-    Keys and values may be float16, as a cache holds them: they are made float32 first, and what they are multiplied by
-    (queries, weights of the softmax) is rounded to float16 where `ordered`, as ggml's CPU backend does.
+    Keys and values may be float16 or blocks of Q8_0, as a cache holds them (quant/rows.py). Where `ordered` what they
+    are multiplied by (queries, weights of the softmax) is rounded to float16; beside blocks the queries are rounded to
+    blocks, and the values read as float16 too.
     sinks: (H,) see `soft_max`. slopes: (H,) see `alibi_slopes`. seen: (T, S) or (H, T, S), in place of the mask that
     the window gives.
     ordered: sums in the fixed order of q8 mode, instead of by matrix products. `tap(name, value)` sees, and may
     replace, the steps under llama.cpp's names: kq and kq_soft_max (H, T, S), kqv (H, T, Hd).
     """
     tap = tap or (lambda name, value: value)
-    scores, weighted = (scores_ordered, weighted_ordered) if ordered else (scores_blas, weighted_blas)
-    rounded = as_half if ordered and k.dtype == np.float16 else lambda x: x
-    k, v = k.astype(np.float32, copy=False), v.astype(np.float32, copy=False)
     seen = np.asarray(causal_mask(positions, k.shape[0], window) if seen is None else seen, like=q)
-    kq = tap("kq", scores(rounded(q), k))
+    kq = tap("kq", scores_of(q, k) if ordered else scores_blas(q, as_f32(numbers(k))))
     if cap is not None:
         kq = soft_cap(kq, cap)
     bias = None
@@ -181,7 +209,7 @@ def attend(
         distance = np.abs(positions[:, None] - np.arange(k.shape[0])).astype(np.float32)
         bias = np.asarray(slopes[:, None, None] * -distance, like=q)
     p = tap("kq_soft_max", soft_max(kq, seen, scale, bias, sinks))
-    kqv = tap("kqv", weighted(rounded(p), v, seen))
+    kqv = tap("kqv", weighted_of(p, v, seen) if ordered else weighted_blas(p, as_f32(numbers(v))))
     return np.ascontiguousarray(kqv.transpose(1, 0, 2), like=q).reshape(q.shape[0], -1)
 
 

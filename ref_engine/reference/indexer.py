@@ -6,28 +6,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ref_engine.place import joined
 from ref_engine.reference.elementary import exp, relu
 from ref_engine.reference.sums import F32, lane_matmul
 
 Mask = NDArray[np.bool_]
 Ranks = NDArray[np.int64]
-
-
-def hadamard(x: F32) -> F32:
-    """x times the orthonormal Walsh-Hadamard matrix: (..., n) -> (..., n), n a power of two.
-
-    A rotation: dot products keep their values, but large features are spread over all. Sylvester's order, by the fast
-    transform.
-    """
-    n = x.shape[-1]
-    y, step = x, 1
-    while step < n:
-        pairs = y.reshape(*x.shape[:-1], n // (2 * step), 2, step)
-        a, b = pairs[..., 0, :], pairs[..., 1, :]
-        y = joined(a + b, a - b).reshape(x.shape)
-        step *= 2
-    return y * np.float32(1 / np.sqrt(n))
 
 
 def index_scores(q: F32, k: F32, weights: F32) -> F32:

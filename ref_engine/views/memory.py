@@ -27,7 +27,7 @@ def memory(model: Model, sequences: int = 1, n_ctx: int | None = None) -> tuple[
     plan = make_plan(model.metadata, model.file.tensors, n_ctx)
     kernels = model.ops.name != "numpy"  # they do not write out the scores of a whole context
     short = make_plan(model.metadata, model.file.tensors, min(n_ctx, _PASS)) if kernels else plan
-    rows = plan.cache["f16" if model.activations == "q8" else "f32"]
+    rows = plan.cache[model.cache_type]
     unpacked, experts = _held(model)
     parts = [MemoryPart(part.name, "weights", part.nbytes) for part in plan.parts]
     parts += [

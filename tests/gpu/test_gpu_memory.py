@@ -222,7 +222,7 @@ def test_a_plan_divides_every_byte(golden: Path) -> None:
     output = divide(plan, tensors, 1)
     names = [n for n in tensors if n.startswith("output")] + (["token_embd.weight"] if tied else [])
     assert output.device.weights == sum(tensors[n].nbytes for n in names)
-    assert output.device.cache == {"f16": 0, "f32": 0}
+    assert output.device.cache == {"f16": 0, "f32": 0, "q8_0": 0}
     one = divide(plan, tensors, 2)
     last = {n: t.nbytes for n, t in tensors.items() if n.startswith(f"blk.{n_layer - 1}.")}
     assert one.device.weights - output.device.weights == sum(last.values())

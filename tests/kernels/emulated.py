@@ -21,6 +21,7 @@ from ref_engine.compat import native
 from ref_engine.files.types import GGMLType
 from ref_engine.kernels.ops import CODEBOOK_OF, Kernels
 from ref_engine.quant.codebooks import codebook
+from ref_engine.quant.rows import CacheType
 from ref_engine.weights import Weight
 
 F32 = NDArray[np.float32]
@@ -118,11 +119,12 @@ class Table:
         self.call("rope", [*x.shape, cos.shape[1], adjacent], (), [x, cos, sin], [y], n_threads)
 
     def attend(
-        self, q: F32, k: NDArray[np.uint8], v: NDArray[np.uint8], half: bool, positions: NDArray[np.int64],
+        self, q: F32, k: NDArray[np.uint8], v: NDArray[np.uint8], kind: CacheType, positions: NDArray[np.int64],
         scale: float, window: int, cap: float, inverse_cap: float, sinks: F32 | None, out: F32, n_threads: int,
     ) -> None:  # fmt: skip
-        (T, H, Hd), (S, K, width) = q.shape, v.shape
-        ints = [half, T, H, K, Hd, width // (2 if half else 4), S, window]
+        (T, H, Hd), (S, K, nbytes) = q.shape, v.shape
+        width = nbytes // 34 * 32 if kind == "q8_0" else nbytes // (2 if kind == "f16" else 4)
+        ints = [native.CACHE_KINDS.index(kind), T, H, K, Hd, width, S, window]
         self.call("attend", ints, [scale, cap, inverse_cap], [q, k, v, positions, sinks], [out], n_threads)
 
     def glu(self, activation: str, constants: tuple[float, ...], gate: F32, up: F32, y: F32, n_threads: int) -> None:
@@ -223,30 +225,31 @@ class AttentionHalf:
     def __init__(
         self, q: Map, k: Map, v: Map, output: Map, n_head: int, n_head_kv: int, q_norm: Norm, k_norm: Norm, turned: int,
         adjacent: bool, query_scale: float, scale: float, window: int, cap: float, inverse_cap: float,
-        sinks: F32 | None, half: bool, before: Norm, after: Norm, residual_scale: float | None,
+        sinks: F32 | None, before: Norm, after: Norm, residual_scale: float | None,
     ) -> None:  # fmt: skip
         self.norms = (before, after, residual_scale)
         weights, eps = zip(*(norm or (None, 0.0) for norm in (q_norm, k_norm)), strict=True)
         self.begin = [turned, adjacent, q_norm is not None, k_norm is not None]
         self.attend = [n_head, n_head_kv, q.rows // n_head, v.rows // n_head_kv, 0, window]
-        self.half, self.sinks, self.weights, self.maps = half, sinks, weights, (q, k, v, output)
+        self.sinks, self.weights, self.maps = sinks, weights, (q, k, v, output)
         self.floats = [*eps, query_scale, scale, cap, inverse_cap]
 
     def run(
         self, table: Table, x: F32, cos: F32 | None, sin: F32 | None, shares: list[Any], out: F32, n_threads: int
     ) -> None:
         ints, floats, norms = half(*x.shape, *self.norms)
-        counts = [len(positions) for positions, _, _ in shares]
+        counts = [len(positions) for positions, *_ in shares]
         rows = np.cumsum([0, *counts])[:-1]
-        places = np.array([(row, n, len(k)) for row, n, (_, k, _) in zip(rows, counts, shares, strict=True)], np.int64)
-        positions, keys, values = (np.concatenate([share[i].reshape(-1) for share in shares]) for i in range(3))
-        ints += [*self.begin, len(shares), self.half, len(x), *self.attend]
+        places = np.array([(row, n, len(k)) for row, n, (*_, k, _) in zip(rows, counts, shares, strict=True)], np.int64)
+        (kind,) = {kind for _, kind, *_ in shares}
+        positions, keys, values = (np.concatenate([share[i].reshape(-1) for share in shares]) for i in (0, 2, 3))
+        ints += [*self.begin, len(shares), native.CACHE_KINDS.index(kind), len(x), *self.attend]
         arrays = [x, *norms, *self.weights, cos, sin, self.sinks, places, positions, keys, values]
         for m in self.maps:
             ints += m.ints
             arrays += m.arrays
         table.call("attention_half", ints, floats + self.floats, arrays, [out, keys, values], n_threads)
-        for memory, i in ((keys, 1), (values, 2)):
+        for memory, i in ((keys, 2), (values, 3)):
             ends = np.cumsum([share[i].size for share in shares])[:-1]
             for share, part in zip(shares, np.split(memory, ends), strict=True):
                 share[i][...] = part.reshape(share[i].shape)

@@ -21,6 +21,7 @@ from ref_engine.kernels.dispatch import table
 from ref_engine.kernels.halves import Halves
 from ref_engine.kernels.layers import Layers, all_layers
 from ref_engine.kernels.ops import Kernels
+from ref_engine.quant.rows import CacheType
 from ref_engine.reference.rope import rope_table
 from ref_engine.spec import AttentionSpec, FfnSpec, LayerSpec, ModelSpec, MoeSpec, NormSpec, RopeSpec, RoutingSpec
 from ref_engine.weights import Weight, Weights
@@ -67,12 +68,12 @@ def weights_of(layers: tuple[LayerSpec, ...], make: Make) -> Weights:
 class Sequences:
     """Some sequences, and the stream that passes through the layers token by token or many at once."""
 
-    def __init__(self, layers: tuple[LayerSpec, ...], weights: Weights, n: int) -> None:
+    def __init__(self, layers: tuple[LayerSpec, ...], weights: Weights, n: int, type: CacheType = "f16") -> None:
         self.layers, self.weights = layers, weights
         spec = ModelSpec(
             "test", D, n_vocab=8, n_ctx_train=600, n_ctx=600, n_ctx_most=600, layers=layers, output_norm=None, tied=True
         )
-        self.caches = [Cache(spec, 600, "f16") for _ in range(n)]
+        self.caches = [Cache(spec, 600, type) for _ in range(n)]
         self.load = ExpertLoad()
 
     def shares(self, sizes: tuple[int, ...]) -> tuple[Share, ...]:
@@ -111,20 +112,22 @@ class Composed:
 
 
 @pytest.fixture(scope="module")
-def composed(make_weight: Make) -> Callable[[tuple[LayerSpec, ...], tuple[tuple[int, ...], ...], bool], Composed]:
+def composed(make_weight: Make) -> Callable[..., Composed]:
     """Computed once for all instruction sets and numbers of threads."""
 
     known: dict[str, Composed] = {}
 
-    def of(layers: tuple[LayerSpec, ...], sizes: tuple[tuple[int, ...], ...], last: bool) -> Composed:
-        if repr(layers) in known:
-            return known[repr(layers)]
+    def of(
+        layers: tuple[LayerSpec, ...], sizes: tuple[tuple[int, ...], ...], last: bool, type: CacheType = "f16"
+    ) -> Composed:
+        if (name := f"{type} {layers}") in known:
+            return known[name]
         weights, rng = weights_of(layers, make_weight), np.random.default_rng(1)
-        sequences = Sequences(layers, weights, len(sizes[0]))
+        sequences = Sequences(layers, weights, len(sizes[0]), type)
         entered = [rng.standard_normal((sum(some), D)).astype(np.float32) for some in sizes]
         left = [sequences.run(x, some, None, last) for x, some in zip(entered, sizes, strict=True)]
-        known[repr(layers)] = Composed(weights, list(zip(sizes, entered, left, strict=True)), sequences)
-        return known[repr(layers)]
+        known[name] = Composed(weights, list(zip(sizes, entered, left, strict=True)), sequences)
+        return known[name]
 
     return of
 
@@ -144,12 +147,27 @@ def test_bits(name: str, kernels: Kernels, composed: Any, same_bits: Callable[[F
     assert ours.load.counts.keys() == {1, 4}
 
 
+@pytest.mark.parametrize("type", ["f32", "q8_0"])
+def test_caches_of_other_types(
+    type: CacheType, kernels: Kernels, composed: Any, same_bits: Callable[[F32, F32], None]
+) -> None:
+    windowed = replace(DENSE, mixer=replace(ATTENTION, window=5, rope=FAR))
+    layers = (DENSE, windowed)
+    theirs = composed(layers, ((37, 2), (1, 1), (2, 40), (1, 3)), False, type)
+    compiled = all_layers(Halves(kernels), layers, theirs.weights)
+    assert compiled is not None
+    ours = Sequences(layers, theirs.weights, 2, type)
+    for sizes, x, y in theirs.passes:
+        same_bits(ours.run(x, sizes, compiled), y)
+    left_the_same(ours, theirs.left)
+
+
 def left_the_same(ours: Sequences, theirs: Sequences) -> None:
     """What a pass leaves behind: the caches' rows and the tokens that experts were given."""
     for mine, other in zip(ours.caches, theirs.caches, strict=True):
         for slot, rows in other.all_rows().items():
             got = mine.all_rows()[slot]
-            assert np.array_equal(got[: mine.n_done].view(np.uint16), rows[: mine.n_done].view(np.uint16))
+            assert got[: mine.n_done].tobytes() == rows[: mine.n_done].tobytes()
     assert ours.load.counts.keys() == theirs.load.counts.keys()
     for layer, counts in theirs.load.counts.items():
         np.testing.assert_array_equal(ours.load.counts[layer], counts)
@@ -198,18 +216,20 @@ def test_layers_that_it_does_not_know(name: str, isa: str, make_weight: Make) ->
     assert all_layers(Halves(Kernels(table(isa), 1)), layers, weights_of(layers, make_weight)) is None
 
 
-def test_a_cache_of_another_type_is_not_for_it(isa: str, make_weight: Make) -> None:
+def test_caches_of_two_types_in_one_pass(
+    kernels: Kernels, make_weight: Make, same_bits: Callable[[F32, F32], None]
+) -> None:
     weights = weights_of((DENSE,), make_weight)
-    compiled = all_layers(Halves(Kernels(table(isa), 1)), (DENSE,), weights)
-    sequences = Sequences((DENSE,), weights, 1)
-    spec = ModelSpec(
-        "test", D, n_vocab=8, n_ctx_train=9, n_ctx=9, n_ctx_most=9, layers=(DENSE,), output_norm=None, tied=True
-    )
-    x, positions = np.zeros((1, D), np.float32), np.arange(1)
-    turns = {NEAR: rope_table(NEAR, positions)}
+    compiled = all_layers(Halves(kernels), (DENSE,), weights)
     assert compiled is not None
-    assert compiled(x, turns, [(Cache(spec, 9, "f32"), positions)], ExpertLoad().of, False) is None
-    assert compiled(x, turns, [(sequences.caches[0], positions)], ExpertLoad().of, False) is not None
+    alone = [Sequences((DENSE,), weights, 1, type) for type in ("f16", "q8_0")]
+    together = [Sequences((DENSE,), weights, 1, type) for type in ("f16", "q8_0")]
+    x, positions = np.random.default_rng(3).standard_normal((8, D)).astype(np.float32), np.arange(4)
+    want = np.concatenate([one.run(part, (4,), compiled) for one, part in zip(alone, (x[:4], x[4:]), strict=True)])
+    turns = {NEAR: rope_table(NEAR, np.tile(positions, 2))}
+    got = compiled(x, turns, [(one.caches[0], positions) for one in together], ExpertLoad().of, False)
+    assert got is not None
+    same_bits(got, want)
 
 
 def test_what_does_not_fit_is_refused(isa: str, make_weight: Make) -> None:
@@ -221,7 +241,7 @@ def test_what_does_not_fit_is_refused(isa: str, make_weight: Make) -> None:
     x, out = np.zeros((2, D), np.float32), np.zeros((2, D), np.float32)
     turns, counts = [rope_table(NEAR, np.arange(2))], [np.zeros(E, np.int64)]
     rows = np.zeros((4, K, WIDTH * 2), np.uint8)
-    places, at = native.Places(compiled.compiled, [(rows, rows.copy())]), np.arange(2)
+    places, at = native.Places(compiled.compiled, "f16", [(rows, rows.copy())]), np.arange(2)
 
     def refused(match: str, *, places: Any = places, x: F32 = x, turns: Any = turns, counts: Any = counts,
                 at: Any = at, fetch: Any = compiled.fetch, out: F32 = out) -> None:  # fmt: skip
@@ -241,8 +261,10 @@ def test_what_does_not_fit_is_refused(isa: str, make_weight: Make) -> None:
     refused("sequences of 1 tokens for a stream of 2", at=np.arange(1))
     refused("expert .* of mixture 0 is not here", fetch=lambda mixture, e: None)
     with pytest.raises(ValueError, match="keys of 2 x 64 bytes"):
-        native.Places(compiled.compiled, [(rows[..., :WIDTH].copy(), rows)])
+        native.Places(compiled.compiled, "f16", [(rows[..., :WIDTH].copy(), rows)])
+    with pytest.raises(ValueError, match="keys of 2 x 128 bytes"):
+        native.Places(compiled.compiled, "q8_0", [(rows, rows)])
     with pytest.raises(ValueError, match="3 values"):
-        native.Places(compiled.compiled, [(rows, rows[:3].copy())])
+        native.Places(compiled.compiled, "f16", [(rows, rows[:3].copy())])
     run(kernels, x, turns, [(places, at)], counts, compiled.fetch, out, 1)  # and goes on working
     assert counts[0].sum() == 2 * MOE.n_used

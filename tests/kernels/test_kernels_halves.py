@@ -19,6 +19,7 @@ from ref_engine.files.types import GGMLType
 from ref_engine.kernels.halves import Halves
 from ref_engine.kernels.ops import Kernels
 from ref_engine.ops import Ops
+from ref_engine.quant.rows import CACHE_TYPES, CacheType
 from ref_engine.reference.rope import rope_table
 from ref_engine.spec import AttentionSpec, FfnSpec, LayerSpec, ModelSpec, NormSpec, RopeSpec
 from ref_engine.weights import Weight, Weights
@@ -70,11 +71,13 @@ def weights_of(parts: dict[str, tuple[GGMLType, int, int, bool]], make: Make, ve
     return Weights(tensors)
 
 
-def site(ops: Ops, weights: Weights, layer: LayerSpec, spec: ModelSpec, sizes: tuple[int, ...]) -> Site:
+def site(
+    ops: Ops, weights: Weights, layer: LayerSpec, spec: ModelSpec, sizes: tuple[int, ...], type: CacheType = "f16"
+) -> Site:
     """A pass over several sequences, of which the first has a past."""
     shares, row = [], 0
     for i, n in enumerate(sizes):
-        cache = Cache(spec, 64, "f16")
+        cache = Cache(spec, 64, type)
         if i == 0 and layer.mixer is not None:
             past = np.random.default_rng(9).standard_normal((7, K, WIDTH)).astype(np.float32)
             cache.append(0, "k", past)
@@ -103,20 +106,23 @@ def in_one(kernels: Kernels) -> Ops:
 
 @pytest.mark.parametrize("name", ATTENTIONS)
 @pytest.mark.parametrize("sizes", [(1,), (1, 1, 3), (17, 4)], ids=str)
-def test_attention(name: str, sizes: tuple[int, ...], kernels: Kernels, make_weight: Make, same_bits: Same) -> None:
+@pytest.mark.parametrize("type", CACHE_TYPES)
+def test_attention(
+    name: str, sizes: tuple[int, ...], type: CacheType, kernels: Kernels, make_weight: Make, same_bits: Same
+) -> None:
     different, of_layer, types, biased = ATTENTIONS[name]
     a = replace(PLAIN, **different)
     layer = replace(LayerSpec(mixer=a, ffn=None, mixer_norm=RMS), **of_layer)
     shapes = {"attn_q": (H * WIDTH, D), "attn_k": (K * WIDTH, D), "attn_v": (K * a.value_dim, D),
               "attn_output": (D, H * a.value_dim)}  # fmt: skip
-    parts = {n: (type, *shape, n[5] in biased) for (n, shape), type in zip(shapes.items(), types, strict=True)}
+    parts = {n: (of, *shape, n[5] in biased) for (n, shape), of in zip(shapes.items(), types, strict=True)}
     vectors = {"attn_norm.weight": D, "post_norm.weight": D, "attn_q_norm.weight": WIDTH, "attn_k_norm.weight": WIDTH}
     weights = weights_of(parts, make_weight, vectors | ({"attn_sinks.weight": H} if a.sinks == "must" else {}))
     x = np.random.default_rng(1).standard_normal((sum(sizes), D)).astype(np.float32)
     spec = spec_of(layer)
     ours, theirs = (
-        site(in_one(kernels), weights, layer, spec, sizes),
-        site(numpy_ops("q8"), weights, layer, spec, sizes),
+        site(in_one(kernels), weights, layer, spec, sizes, type),
+        site(numpy_ops("q8"), weights, layer, spec, sizes, type),
     )
     got = attention_in_one(x, layer, ours)
     assert got is not None
@@ -124,7 +130,7 @@ def test_attention(name: str, sizes: tuple[int, ...], kernels: Kernels, make_wei
     for mine, other in zip(ours.p.shares, theirs.p.shares, strict=True):
         for memory in ("k", "v"):
             rows = [share.cache.with_room(0, memory, share.positions.size) for share in (mine, other)]
-            assert np.array_equal(rows[0].view(np.uint16), rows[1].view(np.uint16))
+            assert rows[0].tobytes() == rows[1].tobytes()
 
 
 @pytest.mark.parametrize("name", FFNS)
@@ -168,7 +174,7 @@ def test_shapes_are_checked(isa: str, make_weight: Make) -> None:
         given = {
             "q": matrix(256), "k": matrix(128), "v": matrix(128), "output": matrix(D, 256), "n_head": 4, "n_head_kv": 2,
             "q_norm": None, "k_norm": None, "turned": 8, "adjacent": False, "query_scale": 1.0, "scale": 1.0,
-            "window": 0, "cap": 0.0, "inverse_cap": 0.0, "sinks": None, "half": True, "before": None, "after": None,
+            "window": 0, "cap": 0.0, "inverse_cap": 0.0, "sinks": None, "before": None, "after": None,
             "residual_scale": None,
         }  # fmt: skip
         return native.AttentionHalf(**(given | other))
@@ -185,12 +191,13 @@ def test_shapes_are_checked(isa: str, make_weight: Make) -> None:
     x, out = np.zeros((2, D), np.float32), np.zeros((2, D), np.float32)
     tables = np.zeros((2, 8), np.float32), np.zeros((2, 8), np.float32)
     keys = np.zeros((2, 2, 128), np.uint8)
-    share = (np.arange(2), keys, keys)
+    share = (np.arange(2), "f16", keys, keys)
     for given in (
         (x, None, None, [share], out), (x, tables[0], tables[1][:1], [share], out), (x, *tables, [], out),
-        (x, *tables, [share, share], out), (x, *tables, [(np.arange(2) - 1, keys, keys)], out),
-        (x, *tables, [(np.arange(2), keys[:1], keys[:1])], out), (x, *tables, [(np.arange(2), keys, keys[:1])], out),
-        (x, *tables, [(np.arange(2), keys[..., :64].copy(), keys)], out), (x, *tables, [share], x),
+        (x, *tables, [share, share], out), (x, *tables, [(np.arange(2) - 1, *share[1:])], out),
+        (x, *tables, [(*share[:2], keys[:1], keys[:1])], out), (x, *tables, [(*share[:3], keys[:1])], out),
+        (x, *tables, [(*share[:2], keys[..., :64].copy(), keys)], out), (x, *tables, [share], x),
+        (x, *tables, [(share[0], "q8_0", keys, keys)], out), (x, *tables, [(share[0], "q4_0", keys, keys)], out),
         (x, *tables, [share], out[:1]), (x[:, :128].copy(), *tables, [share], out),
     ):  # fmt: skip
         with pytest.raises(ValueError):

@@ -1,12 +1,15 @@
 """Everything of a layer but its matrix products: the bits of the functions in reference/."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from ref_engine.kernels.ops import Kernels
+from ref_engine.quant.activations import Q8_0_LAYOUT
+from ref_engine.quant.rows import as_rows, first_numbers
 from ref_engine.reference.attention import attend_ordered, soft_cap
 from ref_engine.reference.ffn import glu
 from ref_engine.reference.norm import rms_norm
@@ -86,13 +89,14 @@ ATTENTIONS = [
 
 
 @pytest.mark.parametrize("case", ATTENTIONS, ids=str)
-@pytest.mark.parametrize("kind", [np.float16, np.float32])
-def test_attend(case: tuple[int, ...], kind: type, kernels: Kernels, same_bits: Same) -> None:
+@pytest.mark.parametrize("kind", [np.float16, np.float32, Q8_0_LAYOUT], ids=["f16", "f32", "q8_0"])
+def test_attend(case: tuple[int, ...], kind: Any, kernels: Kernels, same_bits: Same) -> None:
     tokens, heads, kv, width, keys, window, cap = case
+    width = -(-width // 32) * 32 if kind == Q8_0_LAYOUT else width
     q, k, v = numbers(tokens, heads, width, size=3), numbers(keys, kv, width, seed=1), numbers(keys, kv, width, seed=2)
     positions = np.arange(keys - tokens, keys)
     options = dict(scale=width**-0.5, window=window, cap=cap)
-    args = (q, k.astype(kind), v.astype(kind), positions)
+    args = (q, as_rows(k, np.dtype(kind)), as_rows(v, np.dtype(kind)), positions)
     same_bits(kernels.attend(*args, **options), attend_ordered(*args, **options))
 
 
@@ -107,19 +111,21 @@ WIDTHS = [
 
 
 @pytest.mark.parametrize("case", WIDTHS, ids=str)
-@pytest.mark.parametrize("kind", [np.float16, np.float32])
+@pytest.mark.parametrize("kind", [np.float16, np.float32, Q8_0_LAYOUT], ids=["f16", "f32", "q8_0"])
 def test_attend_with_sinks_and_values_of_another_width(
-    case: tuple[int, ...], kind: type, kernels: Kernels, same_bits: Same
+    case: tuple[int, ...], kind: Any, kernels: Kernels, same_bits: Same
 ) -> None:
     tokens, heads, kv, width, value_width, keys, window, with_sinks = case
-    q, k = numbers(tokens, heads, width, size=3), numbers(keys, kv, width, seed=1).astype(kind)
-    v = numbers(keys, kv, value_width, seed=2).astype(kind)
+    if kind == Q8_0_LAYOUT:  # whole blocks
+        width, value_width = -(-width // 32) * 32, -(-value_width // 32) * 32
+    q, k = numbers(tokens, heads, width, size=3), as_rows(numbers(keys, kv, width, seed=1), np.dtype(kind))
+    v = as_rows(numbers(keys, kv, value_width, seed=2), np.dtype(kind))
     sinks = numbers(heads, seed=3, size=6) if with_sinks else None
     args = (q, k, v, np.arange(keys - tokens, keys))
     options = dict(scale=width**-0.5, window=window, cap=None, sinks=sinks)
     same_bits(kernels.attend(*args, **options), attend_ordered(*args, **options))
     if value_width < width:  # a part of the keys, as in latent attention
-        args = (q, k, k[..., :value_width], args[3])
+        args = (q, k, first_numbers(k, value_width), args[3])
         same_bits(kernels.attend(*args, **options), attend_ordered(*args, **options))
 
 
@@ -133,21 +139,26 @@ def test_attend_with_extreme_sinks(sink: float, kernels: Kernels, same_bits: Sam
     same_bits(kernels.attend(q, k, v, np.arange(15, 20), **options), want)
 
 
-@pytest.mark.parametrize("kind", [np.float16, np.float32])
-def test_attend_with_values_that_are_not_finite(kind: type, kernels: Kernels, same_bits: Same) -> None:
-    """A later token's infinity reaches no earlier one; a NaN score makes its own query's output NaN."""
-    q, k, v = numbers(9, 2, 32), numbers(20, 1, 32, seed=1).astype(kind), numbers(20, 1, 32, seed=2).astype(kind)
+@pytest.mark.parametrize("kind", [np.float16, np.float32, Q8_0_LAYOUT], ids=["f16", "f32", "q8_0"])
+def test_attend_with_values_that_are_not_finite(kind: Any, kernels: Kernels, same_bits: Same) -> None:
+    """A later token's infinity reaches no earlier one; a NaN score makes its own query's output NaN. A block that has
+    either is NaN."""
+    q, k, v = numbers(9, 2, 32), numbers(20, 1, 32, seed=1), numbers(20, 1, 32, seed=2)
     v[15, 0, 3], k[17, 0, 4], k[19, 0, 5] = np.inf, np.nan, -np.inf
+    k, v = as_rows(k, np.dtype(kind)), as_rows(v, np.dtype(kind))
     positions = np.arange(11, 20)
     with np.errstate(invalid="ignore"):
         want = attend_ordered(q, k, v, positions, scale=0.2)
         got = kernels.attend(q, k, v, positions, scale=0.2)
     same_bits(got, want)
-    assert np.isfinite(got[:4]).all() and np.isinf(got[4, 3]) and np.isnan(got[6:]).all()
+    assert np.isfinite(got[:4]).all() and np.isnan(got[6:]).all()
+    assert np.isnan(got[4, :32]).all() if kind == Q8_0_LAYOUT else np.isinf(got[4, 3])
 
 
-def test_attend_does_not_depend_on_the_split(kernels: Kernels, same_bits: Same) -> None:
+@pytest.mark.parametrize("kind", [np.float32, Q8_0_LAYOUT], ids=["f32", "q8_0"])
+def test_attend_does_not_depend_on_the_split(kind: Any, kernels: Kernels, same_bits: Same) -> None:
     q, k, v = numbers(21, 4, 64), numbers(21, 2, 64, seed=1), numbers(21, 2, 64, seed=2)
+    k, v = as_rows(k, np.dtype(kind)), as_rows(v, np.dtype(kind))
     whole = kernels.attend(q, k, v, np.arange(21), scale=0.125, window=6)
     for t in range(21):
         one = kernels.attend(q[t : t + 1], k[: t + 1], v[: t + 1], np.array([t]), scale=0.125, window=6)
@@ -166,6 +177,11 @@ def test_shapes_and_positions_that_do_not_fit_are_refused(kernels: Kernels) -> N
         kernels.attend(numbers(2, 3, 16), k, k, np.array([3, 4]), scale=1.0)
     with pytest.raises(ValueError, match="3 sinks for 4 heads"):
         kernels.attend(q, k, k, np.array([3, 4]), scale=1.0, sinks=numbers(3))
+    with pytest.raises(ValueError, match="no cache has rows of float64"):
+        kernels.attend(q, k.astype(np.float64), k.astype(np.float64), np.array([3, 4]), scale=1.0)
+    blocks = as_rows(numbers(5, 2, 32), Q8_0_LAYOUT)
+    with pytest.raises(ValueError, match="shapes do not fit"):  # queries of 16 numbers, keys of a block
+        kernels.attend(q, blocks, blocks, np.array([3, 4]), scale=1.0)
     with pytest.raises(ValueError, match="positions"):
         kernels.attend(q, k, k, np.array([4]), scale=1.0)
     with pytest.raises(ValueError, match="shapes do not fit"):

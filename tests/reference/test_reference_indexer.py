@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from ref_engine.reference.indexer import hadamard, highest_blocks, index_scores, marked, ranked
+from ref_engine.reference.hadamard import hadamard
+from ref_engine.reference.indexer import highest_blocks, index_scores, marked, ranked
 
 
 def f32(*rows: object) -> np.ndarray:

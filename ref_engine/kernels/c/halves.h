@@ -87,7 +87,7 @@ static void give_half(const half_args *a, const expert_map *m, const uint8_t *ro
 }
 
 /* One head's query or key: normalised in place, then turned into y. Returns where it is. */
-OP const float *prepared(const attention_half_args *a, const norm_args *norm, float *x, ptrdiff_t t, float *y)
+OP float *prepared(const attention_half_args *a, const norm_args *norm, float *x, ptrdiff_t t, float *y)
 {
     const ptrdiff_t Hd = a->attend.Hd;
     if (norm->there)
@@ -96,14 +96,6 @@ OP const float *prepared(const attention_half_args *a, const norm_args *norm, fl
         return x;
     turn_head(x, a->cos + t * a->turned, a->sin + t * a->turned, Hd, a->turned, a->adjacent, y);
     return y;
-}
-
-OP void remember(const attention_half_args *a, const float *x, ptrdiff_t n, void *cache, ptrdiff_t at)
-{
-    if (a->attend.half)
-        to_half(x, n, (uint16_t *)cache + at);
-    else
-        memcpy((float *)cache + at, x, (size_t)n * 4);
 }
 
 /* Tokens of a share that ask, its last ones, and the row of the first of them among all that do. */
@@ -118,9 +110,10 @@ OP asking asking_of(const attention_half_args *a, ptrdiff_t i)
 
 /* Queries of a share in place, keys and values into its cache. q, k, v: as the products gave them. */
 static void prepare_share(const attention_half_args *a, const share_args *share, asking who, float *q, float *k,
-                          const float *v, int threads)
+                          float *v, int threads)
 {
     const ptrdiff_t H = a->attend.H, K = a->attend.K, Hd = a->attend.Hd, Vd = a->attend.Vd, silent = share->T - who.T;
+    const ptrdiff_t over_k = spread_over(share->kind, Hd, Hd), over_v = spread_over(share->kind, Vd, 64);
     (void)threads;
 #pragma omp parallel for num_threads(threads) schedule(static) if (share->T * H * Hd >= WORTH_THREADS)
     for (ptrdiff_t i = 0; i < share->T; i++) {
@@ -130,21 +123,24 @@ static void prepare_share(const attention_half_args *a, const share_args *share,
             const float *turned = prepared(a, &a->q_norm, one, t, room);
             for (ptrdiff_t j = 0; j < Hd && (turned != one || a->query_scale != 1); j++)
                 one[j] = turned[j] * a->query_scale; /* times 1 is a copy */
+            spread(one, Hd, over_k);
         }
         for (ptrdiff_t h = 0; h < K; h++) {
-            float *one = k + (t * K + h) * Hd, turned[MOST_HEAD];
-            remember(a, prepared(a, &a->k_norm, one, t, turned), Hd, share->k, (s * K + h) * Hd);
+            float *one = k + (t * K + h) * Hd, room[MOST_HEAD];
+            float *turned = prepared(a, &a->k_norm, one, t, room);
+            spread(turned, Hd, over_k);
+            remember(share->kind, turned, Hd, share->k, (s * K + h) * Hd);
         }
-        remember(a, v + t * K * Vd, K * Vd, share->v, s * K * Vd);
+        spread(v + t * K * Vd, K * Vd, over_v);
+        remember(share->kind, v + t * K * Vd, K * Vd, share->v, s * K * Vd);
     }
 }
 
 static attend_args attend_of(const attention_half_args *a, const share_args *share, asking who)
 {
     attend_args one = a->attend;
-    const ptrdiff_t item = one.half ? 2 : 4;
-    one.k = share->k, one.v = share->v;
-    one.v_key = one.K * one.Vd * item, one.v_head = one.Vd * item;
+    one.kind = share->kind, one.k = share->k, one.v = share->v;
+    one.v_head = cached_bytes(one.kind, one.Vd), one.v_key = one.K * one.v_head;
     one.positions = share->positions + share->T - who.T, one.T = who.T, one.S = share->S;
     return one;
 }
@@ -157,6 +153,10 @@ static void attend_share(const attention_half_args *a, const share_args *share, 
     one.out = mixed + who.row * one.H * one.Vd;
     one.scratch = scratch;
     attend(&one, threads);
+    const ptrdiff_t row = one.H * one.Vd, over = spread_over(one.kind, one.Vd, 64);
+#pragma omp parallel for num_threads(threads) schedule(static) if (one.T * row >= WORTH_THREADS)
+    for (ptrdiff_t t = 0; t < (over > 1 ? one.T : 0); t++)
+        spread(one.out + t * row, row, over);
 }
 
 static size_t attention_half(const attention_half_args *a, int threads)

@@ -15,6 +15,13 @@ enum {
 };
 static inline int in_blocks_of_32(int kind) { return kind <= W_NVFP4; }
 enum { P_F32, P_F16, P_BF16 };
+/* What a cache holds: numbers, or blocks of 32 in 8 bits with a float16 scale, which are read as float16. */
+enum { C_F32 = P_F32, C_F16 = P_F16, C_Q8_0 };
+#define C_BLOCK_BYTES 34
+static inline ptrdiff_t cached_bytes(int kind, ptrdiff_t n) /* of n numbers; blocks are whole */
+{
+    return kind == C_Q8_0 ? n / 32 * C_BLOCK_BYTES : n * (kind == C_F16 ? 2 : 4);
+}
 /* Activations, then gated units with constants of their own. */
 enum { GLU_SILU, GLU_GELU, GLU_RELU, GLU_RELU_SQR, GLU_SWIGLU_OAI, GLU_SWIGLU_CLAMP, GLU_SWIGLU_LIMIT, GLU_SITU };
 
@@ -29,7 +36,7 @@ typedef struct {
     const void *k, *v;       /* (S, K, Hd), (S, K, Vd) */
     ptrdiff_t v_key, v_head; /* bytes from one key's values to the next's, from one head's to the next's */
     const float *sinks;      /* (H,) or NULL */
-    int half;                /* k and v are float16, else float32 */
+    int kind;                /* C_..: of k and v */
     const int64_t *positions; /* (T,) each sees at least one key */
     ptrdiff_t T, H, K, Hd, Vd, S;
     float scale;
@@ -85,6 +92,7 @@ typedef struct {
 typedef struct {
     ptrdiff_t row, T, S;
     const int64_t *positions; /* (T,) */
+    int kind;                 /* C_..: of k and v */
     void *k, *v;              /* (S, K, Hd), (S, K, Vd) */
 } share_args;
 
@@ -107,7 +115,7 @@ typedef struct {
     ptrdiff_t turned;
     int adjacent;
     float query_scale; /* onto the queries, where it is not 1 */
-    attend_args attend; /* H, K, Hd, Vd, half, scale, window, cap, sinks; the rest is filled in */
+    attend_args attend; /* H, K, Hd, Vd, scale, window, cap, sinks; the rest is filled in */
     const share_args *shares;
     ptrdiff_t n_shares;
     int last_only; /* of each share only the last token's stream goes on: out (n_shares, D) */

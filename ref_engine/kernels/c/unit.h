@@ -33,6 +33,8 @@
 #include "elementary.h"
 #include "pointwise.h"
 
+#include "cached.h"
+#include "scores.h"
 #include "attention.h"
 #include "route.h"
 #include "moe.h"

@@ -102,12 +102,12 @@ static void rope(const kernel_table *t)
     put(y, r.sizes[0]);
 }
 
-/* ints: half, T, H, K, Hd, Vd, S, window. floats: scale, cap, inverse_cap. */
+/* ints: kind, T, H, K, Hd, Vd, S, window. floats: scale, cap, inverse_cap. */
 static attend_args attend_from(const int64_t *n, const float *f)
 {
-    attend_args a = {.half = (int)n[0], .T = n[1], .H = n[2], .K = n[3], .Hd = n[4], .Vd = n[5], .S = n[6],
+    attend_args a = {.kind = (int)n[0], .T = n[1], .H = n[2], .K = n[3], .Hd = n[4], .Vd = n[5], .S = n[6],
                      .scale = f[0], .window = n[7], .cap = f[1], .inverse_cap = f[2]};
-    a.v_head = a.Vd * (a.half ? 2 : 4), a.v_key = a.K * a.v_head;
+    a.v_head = cached_bytes(a.kind, a.Vd), a.v_key = a.K * a.v_head;
     return a;
 }
 
@@ -211,14 +211,14 @@ static void attention_half(const kernel_table *t)
         .cos = floats(5), .sin = floats(6), .turned = r.ints[5], .adjacent = (int)r.ints[6],
         .query_scale = r.floats[5], .attend = attend_from(r.ints + 10, r.floats + 6), .n_shares = r.ints[9]};
     const int64_t *sizes = (const int64_t *)(void *)arrays[8], *positions = (const int64_t *)(void *)arrays[9];
-    const ptrdiff_t item = a.attend.half ? 2 : 4;
+    const int kind = a.attend.kind;
     share_args *shares = keep(malloc((size_t)a.n_shares * sizeof *shares));
     uint8_t *k = arrays[10], *v = arrays[11];
     a.attend.sinks = floats(7);
     for (ptrdiff_t i = 0; i < a.n_shares; i++) {
         const ptrdiff_t row = sizes[3 * i], S = sizes[3 * i + 2];
-        shares[i] = (share_args){row, sizes[3 * i + 1], S, positions + row, k, v};
-        k += S * a.attend.K * a.attend.Hd * item, v += S * a.attend.K * a.attend.Vd * item;
+        shares[i] = (share_args){row, sizes[3 * i + 1], S, positions + row, kind, k, v};
+        k += cached_bytes(kind, S * a.attend.K * a.attend.Hd), v += cached_bytes(kind, S * a.attend.K * a.attend.Vd);
     }
     a.shares = shares;
     a.half.scratch = aligned(t->attention_half(&a, r.threads));
