@@ -8,6 +8,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,6 +16,9 @@ import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 from running import ALPHABET, Running, eventually
+
+from ref_engine_app.memory import need_of
+from ref_engine_app.settings import Settings
 
 Serve = Callable[..., Running]
 USER = [{"role": "user", "content": "a"}]
@@ -318,3 +322,16 @@ def test_a_defect_is_told_without_its_insides(serve: Serve, monkeypatch: pytest.
         assert response.status_code == 500
         assert "ZeroDivisionError" in response.text and "inner secret" not in response.text
     assert "inner secret" in server.log.getvalue()
+
+
+def test_a_type_of_caches_that_the_keys_do_not_fit(serve: Serve) -> None:
+    """Heads of 144 are no whole blocks: said before anything is loaded."""
+    answer = serve(engine={"n_threads": 1, "cache_type": "q8_0"}).chat("a")
+    assert answer.status_code == 400 and "its keys are not whole blocks of q8_0" in answer.json()["error"]
+
+
+def test_what_caches_need(zoo_model: Callable[[str, str], Path]) -> None:
+    path, settings = zoo_model("llama-dense", "architectures/specs"), {"parallel": 2, "n_ctx": 64}
+    need = {t: need_of(path, Settings(**settings, engine={"cache_type": t})).caches for t in ("f32", "f16", "q8_0")}
+    assert need["f16"] == need_of(path, Settings(**settings)).caches
+    assert need["f32"] == 2 * need["f16"] and need["q8_0"] * 64 == need["f16"] * 34 > 0

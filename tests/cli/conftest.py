@@ -13,7 +13,7 @@ from ref_engine.cli import main
 @pytest.fixture(autouse=True)
 def hermetic(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No test sees the user's models."""
-    for name in ("REF_ENGINE_REGISTRY", "OLLAMA_MODELS", "REF_ENGINE_DEBUG"):
+    for name in ("REF_ENGINE_REGISTRY", "OLLAMA_MODELS", "OLLAMA_KV_CACHE_TYPE", "REF_ENGINE_DEBUG"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("REF_ENGINE_MODELS", str(tmp_path / "models"))
