@@ -11,6 +11,7 @@ from threadpoolctl import ThreadpoolController
 from ref_engine.compat import has_kernels
 from ref_engine.errors import RefEngineError
 from ref_engine.gpu.ops import cupy_ops
+from ref_engine.kernels import recurrent
 from ref_engine.kernels.dispatch import table
 from ref_engine.kernels.halves import Halves
 from ref_engine.kernels.layers import all_layers
@@ -19,7 +20,7 @@ from ref_engine.kernels.ops import Kernels
 from ref_engine.kernels.threads import usable_threads
 from ref_engine.ops import Ops
 from ref_engine.place import Where
-from ref_engine.reference import attention, embed, ffn, linear, moe, norm, rope
+from ref_engine.reference import attention, conv, delta, embed, ffn, linear, moe, norm, rope, ssm
 from ref_engine.reference.linear import Activations
 
 BACKENDS = ("numpy", "native", "cupy")
@@ -50,6 +51,9 @@ def numpy_ops(activations: Activations, n_threads: int | None = None) -> Ops:
         route=moe.route,
         count_experts=moe.count_experts,
         moe_ffn=moe.moe_ffn_q8 if ordered else moe.moe_ffn_f32,
+        causal_conv=conv.causal_conv,
+        gated_delta_rule=delta.gated_delta_rule,
+        ssm_scan=ssm.ssm_scan,
     )
 
 
@@ -67,10 +71,14 @@ def native_ops(activations: Activations, n_threads: int | None = None, isa: str 
         rope=kernels.rope,
         attend=kernels.attend_f32,
         glu=kernels.glu,
+        activation=partial(recurrent.activation, kernels),
         soft_cap=kernels.soft_cap,
         linear=linear.linear_blas,
         linears=linear.linears_blas,
         moe_ffn=partial(moe.moe_ffn, linear=linear.linear_blas, glu=kernels.glu),
+        causal_conv=partial(recurrent.causal_conv, kernels),
+        gated_delta_rule=partial(recurrent.gated_delta_rule, kernels),
+        ssm_scan=partial(recurrent.ssm_scan, kernels),
     )
     if activations == "f32":
         return ops

@@ -131,6 +131,16 @@ class ByHead(Protocol):
     def __call__(self, x: F32, stack: Weight) -> F32: ...
 
 
+class CausalConv(Protocol):
+    """x (T, C), the (W - 1) * step rows before them, weight (C, W) -> (T, C) and the rows before the next token."""
+
+    def __call__(self, x: F32, before: F32, weight: F32, step: int = 1) -> tuple[F32, F32]: ...
+
+
+Recurrence = Callable[[F32, F32, F32, F32, F32, F32], tuple[F32, F32]]
+"""Five inputs and the state before the first token -> the output and the state after the last, both fresh arrays."""
+
+
 @dataclass(frozen=True)
 class Ops:
     """Each field has the signature and, in q8 mode, the bits of the function of that name in `reference/`."""
@@ -150,6 +160,9 @@ class Ops:
     route: Route
     count_experts: CountExperts
     moe_ffn: MoeFfn
+    causal_conv: CausalConv
+    gated_delta_rule: Recurrence
+    ssm_scan: Recurrence
     attention_half: AttentionHalf | None = None  # coarser entries; None: always composed
     ffn_half: FfnHalf | None = None
     all_layers: Callable[[Sequence[LayerSpec], Weights], AllLayers | None] | None = None  # of a model, made once

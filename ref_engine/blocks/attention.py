@@ -92,7 +92,7 @@ def gated(y: F32, x: F32, gate: F32 | None, a: AttentionSpec, at: Site) -> F32:
     gate: before the sigmoid, one for each feature (T, H, Hd), where it came with the queries.
     """
     if gate is not None:
-        return at.tap("attn_gated", y * at.tap("gate_sigmoid", sigmoid(gate.reshape(y.shape))))
+        return at.tap("attn_gated", y * at.tap("gate_sigmoid", at.ops.activation(gate.reshape(y.shape), "sigmoid")))
     if a.gate == "no":
         return y
     gate = at.tap("attn_gate", GATES[a.gate_by](at.linear(x, "attn_gate")))

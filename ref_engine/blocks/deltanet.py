@@ -5,14 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from ref_engine.blocks.site import Share, Site
-from ref_engine.reference.conv import causal_conv
-from ref_engine.reference.delta import gated_delta_rule
-from ref_engine.reference.elementary import sigmoid, silu, softplus
+from ref_engine.reference.elementary import softplus
 from ref_engine.reference.norm import l2_norm
 from ref_engine.reference.sums import F32
 from ref_engine.spec import DeltaNetSpec
-
-GATES = {"silu": silu, "sigmoid": sigmoid}
 
 
 def delta_net(x: F32, a: DeltaNetSpec, at: Site) -> F32:
@@ -27,12 +23,12 @@ def delta_net(x: F32, a: DeltaNetSpec, at: Site) -> F32:
     def run(share: Share) -> F32:
         rows = share.rows
         state = share.cache.state(at.index, "delta")
-        y, state = gated_delta_rule(q[rows], k[rows], v[rows], decay[rows, :, None], beta[rows], state)
+        y, state = at.ops.gated_delta_rule(q[rows], k[rows], v[rows], decay[rows, :, None], beta[rows], state)
         share.cache.set_state(at.index, "delta", state)
         return y
 
     y = at.norm(at.tap("attn_output", at.p.each(run)), a.norm).reshape(n, -1)
-    y = at.tap("final_output", y * GATES[a.gate_by](z.reshape(n, -1)))
+    y = at.tap("final_output", y * at.ops.activation(z.reshape(n, -1), a.gate_by))
     return at.tap("linear_attn_out", at.linear(y, "ssm_out"))
 
 
@@ -55,7 +51,7 @@ def corrections_and_decays(x: F32, a: DeltaNetSpec, at: Site) -> tuple[F32, F32]
         beta, alpha = (part.reshape(x.shape[0], -1) for part in np.split(by_key_head, 2, axis=-1))
     else:
         beta, alpha = at.linears(x, ["ssm_beta", "ssm_alpha"])
-    return at.tap("beta_sigmoid", sigmoid(beta)), at.tap("alpha", alpha)
+    return at.tap("beta_sigmoid", at.ops.activation(beta, "sigmoid")), at.tap("alpha", alpha)
 
 
 def convolved(qkv: F32, a: DeltaNetSpec, at: Site) -> tuple[F32, F32, F32]:
@@ -63,11 +59,11 @@ def convolved(qkv: F32, a: DeltaNetSpec, at: Site) -> tuple[F32, F32, F32]:
     weight = at["ssm_conv1d.weight"].f32()
 
     def run(share: Share) -> F32:
-        y, before = causal_conv(qkv[share.rows], share.cache.state(at.index, "conv"), weight)
+        y, before = at.ops.causal_conv(qkv[share.rows], share.cache.state(at.index, "conv"), weight)
         share.cache.set_state(at.index, "conv", before)
         return y
 
-    y = at.tap("conv_output_silu", silu(at.tap("conv_output_raw", at.p.each(run))))
+    y = at.tap("conv_output_silu", at.ops.activation(at.tap("conv_output_raw", at.p.each(run)), "silu"))
     q, k, v = np.split(y, [a.key_width, 2 * a.key_width], axis=-1)
     q, k, v = (part.reshape(y.shape[0], -1, a.head_dim) for part in (q, k, v))
     return at.tap("q_conv", q), at.tap("k_conv", k), at.tap("v_conv", v)

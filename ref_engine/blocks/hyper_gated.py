@@ -6,7 +6,7 @@ import numpy as np
 
 from ref_engine.blocks.site import Site
 from ref_engine.ops import Ops
-from ref_engine.reference.elementary import sigmoid, silu
+from ref_engine.reference.elementary import sigmoid
 from ref_engine.reference.hyper import Writing, mean
 from ref_engine.reference.sums import F32
 from ref_engine.spec import GatedHyperSpec
@@ -24,6 +24,6 @@ def gated_mean(x: F32, name: str, h: GatedHyperSpec, weights: Weights, ops: Ops)
     """The streams normalised, one behind another (T, N * D), and the mean of the gated ones (T, D)."""
     s = ops.rms_norm(x, None, h.eps) * weights[f"{name}_norm.weight"].f32()
     flat = np.ascontiguousarray(s, like=s).reshape(x.shape[0], -1)
-    low = silu(ops.linear(flat, weights[f"{name}_down.weight"]) * np.float32(1 / h.n))
-    gate = sigmoid(ops.linear(low, weights[f"{name}_up.weight"])).reshape(s.shape)
+    low = ops.activation(ops.linear(flat, weights[f"{name}_down.weight"]) * np.float32(1 / h.n), "silu")
+    gate = ops.activation(ops.linear(low, weights[f"{name}_up.weight"]), "sigmoid").reshape(s.shape)
     return flat, mean(s * gate)

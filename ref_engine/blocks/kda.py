@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ref_engine.blocks.site import Share, Site
-from ref_engine.reference.conv import causal_conv
-from ref_engine.reference.delta import gated_delta_rule
-from ref_engine.reference.elementary import sigmoid, silu, softplus
+from ref_engine.reference.elementary import sigmoid, softplus
 from ref_engine.reference.norm import l2_norm
 from ref_engine.reference.sums import F32
 from ref_engine.spec import KdaSpec
@@ -17,20 +15,20 @@ def kda(x: F32, a: KdaSpec, at: Site) -> F32:
     """(T, D) -> (T, D): project and convolve, correct the memory, read it, norm and gate, project back."""
     q, k, v = convolved(x, a, at)
     decay = at.tap("kda_g1", log_decay(x, a, at))
-    beta = at.tap("kda_beta", sigmoid(at.linear(x, "ssm_beta")))
+    beta = at.tap("kda_beta", at.ops.activation(at.linear(x, "ssm_beta"), "sigmoid"))
     q, k = l2_norm(q, a.l2_eps), l2_norm(k, a.l2_eps)
 
     def run(share: Share) -> F32:
         rows = share.rows
         state = share.cache.state(at.index, "delta")
-        y, state = gated_delta_rule(q[rows], k[rows], v[rows], decay[rows], beta[rows], state)
+        y, state = at.ops.gated_delta_rule(q[rows], k[rows], v[rows], decay[rows], beta[rows], state)
         share.cache.set_state(at.index, "delta", state)
         return y
 
     y = at.tap("kda_scan_out", at.p.each(run))
     y = at.tap("kda_normed", at.norm(y, a.norm))
     gate = at.tap("kda_g2", heads(chain(x, a.gate, at), a))
-    return at.tap("kda_out", at.linear((y * sigmoid(gate)).reshape(x.shape[0], -1), "attn_output"))
+    return at.tap("kda_out", at.linear((y * at.ops.activation(gate, "sigmoid")).reshape(x.shape[0], -1), "attn_output"))
 
 
 def convolved(x: F32, a: KdaSpec, at: Site) -> tuple[F32, F32, F32]:
@@ -43,11 +41,11 @@ def convolved(x: F32, a: KdaSpec, at: Site) -> tuple[F32, F32, F32]:
     weight = np.concatenate([at[f"ssm_conv1d_{name}.weight"].f32()[:, 0] for name in "qkv"])
 
     def run(share: Share) -> F32:
-        y, before = causal_conv(qkv[share.rows], share.cache.state(at.index, "conv"), weight)
+        y, before = at.ops.causal_conv(qkv[share.rows], share.cache.state(at.index, "conv"), weight)
         share.cache.set_state(at.index, "conv", before)
         return y
 
-    q, k, v = np.split(silu(at.p.each(run)), 3, axis=-1)
+    q, k, v = np.split(at.ops.activation(at.p.each(run), "silu"), 3, axis=-1)
     q, k, v = (at.tap(f"kda_{name}_conv", heads(part, a)) for name, part in (("q", q), ("k", k), ("v", v)))
     return q, k, v
 

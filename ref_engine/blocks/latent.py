@@ -11,7 +11,6 @@ from ref_engine.blocks.site import Share, Site
 from ref_engine.place import joined
 from ref_engine.quant.rows import first_numbers, spread_over
 from ref_engine.reference.attention import causal_mask, temperatures
-from ref_engine.reference.elementary import sigmoid
 from ref_engine.reference.hadamard import spread
 from ref_engine.reference.linear import by_head
 from ref_engine.reference.sums import F32
@@ -41,7 +40,7 @@ def latent_attention(x: F32, a: LatentAttentionSpec, at: Site) -> F32:
     inner = absorbed if a.absorbed else unpacked
     y = at.tap("kqv_out", inner(q_nope, q_rope, c, k_rope, chosen, a, at))
     if a.gated:
-        gate = at.tap("attn_gate_sigmoid", sigmoid(at.tap("attn_gate", at.linear(x, "attn_gate"))))
+        gate = at.tap("attn_gate_sigmoid", at.ops.activation(at.tap("attn_gate", at.linear(x, "attn_gate")), "sigmoid"))
         y = at.tap("attn_gated", (y.reshape(n, gate.shape[1], -1) * gate[..., None]).reshape(n, -1))
     return at.linear(y, "attn_output")
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ref_engine.blocks.site import Share, Site
-from ref_engine.reference.conv import causal_conv
-from ref_engine.reference.elementary import silu, softplus
-from ref_engine.reference.ssm import ssm_scan
+from ref_engine.reference.elementary import softplus
 from ref_engine.reference.sums import F32
 from ref_engine.spec import Mamba2Spec, MambaSpec
 
@@ -28,7 +26,7 @@ def mamba(x: F32, s: MambaSpec, at: Site) -> F32:
     a = at["ssm_a"].f32().reshape(s.heads, -1)
     y = scan(x, dt, a, b[:, None], c[:, None], at)
     y = at.tap("mamba_y_add_d", y + x * at["ssm_d"].f32()[:, None])
-    y = at.tap("mamba_y_swiglu_z", silu(z) * y.reshape(z.shape))
+    y = at.tap("mamba_y_swiglu_z", at.ops.glu(z, y.reshape(z.shape), "silu"))
     return at.tap("mamba_out", at.linear(y, "ssm_out"))
 
 
@@ -52,7 +50,7 @@ def mamba2(x: F32, s: Mamba2Spec, at: Site) -> F32:
     dt = softplus(dt + at["ssm_dt.bias"].f32())
     y = scan(x, dt, at["ssm_a"].f32(), b.reshape(n, s.groups, -1), c.reshape(n, s.groups, -1), at)
     y = at.tap("mamba2_y_add_d", y + x * at["ssm_d"].f32())
-    y = silu(z) * y.reshape(z.shape)
+    y = at.ops.glu(z, y.reshape(z.shape), "silu")
     y = at.norm(y.reshape(n, s.groups, -1), s.norm).reshape(z.shape)
     return at.tap("mamba_out", at.linear(y, "ssm_out"))
 
@@ -62,12 +60,12 @@ def convolved(x: F32, at: Site) -> F32:
     weight, bias = at["ssm_conv1d.weight"].f32(), at.vector("ssm_conv1d.bias")
 
     def run(share: Share) -> F32:
-        y, before = causal_conv(x[share.rows], share.cache.state(at.index, "conv"), weight)
+        y, before = at.ops.causal_conv(x[share.rows], share.cache.state(at.index, "conv"), weight)
         share.cache.set_state(at.index, "conv", before)
         return y
 
     y = at.p.each(run)
-    return silu(y if bias is None else y + bias)
+    return at.ops.activation(y if bias is None else y + bias, "silu")
 
 
 def scan(x: F32, dt: F32, a: F32, b: F32, c: F32, at: Site) -> F32:
@@ -75,7 +73,7 @@ def scan(x: F32, dt: F32, a: F32, b: F32, c: F32, at: Site) -> F32:
 
     def run(share: Share) -> F32:
         rows = share.rows
-        y, state = ssm_scan(x[rows], dt[rows], a, b[rows], c[rows], share.cache.state(at.index, "ssm"))
+        y, state = at.ops.ssm_scan(x[rows], dt[rows], a, b[rows], c[rows], share.cache.state(at.index, "ssm"))
         share.cache.set_state(at.index, "ssm", state)
         return y
 

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from ref_engine.blocks.ffn import bare_activation, ffn
 from ref_engine.blocks.site import Site
 from ref_engine.errors import ModelError
-from ref_engine.reference.elementary import sigmoid
 from ref_engine.reference.moe import Experts, Ids, checked, experts_of, route_to_chunks
 from ref_engine.reference.sums import F32, lane_sum
 from ref_engine.spec import ActivationSpec, ChunkSpec, LatentSpec, MoeSpec, RoutingSpec
@@ -116,6 +115,6 @@ def with_shared(y: F32, x: F32, m: MoeSpec, at: Site) -> F32:
             raise ModelError(f"tensor blk.{at.blk}.ffn_gate_inp_shexp.weight is missing from the file")
         before, after, result = m.shared_gate_names
         logit = at.tap(before, lane_sum(x * gate)[:, None])
-        s = at.tap(result, s * at.tap(after, sigmoid(logit)))
+        s = at.tap(result, s * at.tap(after, at.ops.activation(logit, "sigmoid")))
     y = y + s
     return y if m.sum_scale is None else y * np.float32(m.sum_scale)

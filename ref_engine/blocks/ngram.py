@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from ref_engine.blocks.site import Share, Site
-from ref_engine.reference.conv import causal_conv
-from ref_engine.reference.elementary import silu
 from ref_engine.reference.ngram import gates, latest, table_rows
 from ref_engine.reference.sums import F32
 from ref_engine.spec.ngram import TABLE, NgramSpec
@@ -21,11 +19,11 @@ def with_ngrams(x: F32, s: NgramSpec, at: Site) -> F32:
     weight = at["ple_conv1d.weight"].f32()
 
     def run(share: Share) -> F32:
-        y, before = causal_conv(flat[share.rows], share.cache.state(at.index, "ngram"), weight, s.size)
+        y, before = at.ops.causal_conv(flat[share.rows], share.cache.state(at.index, "ngram"), weight, s.size)
         share.cache.set_state(at.index, "ngram", before)
         return y
 
-    convolved = at.tap("ple_conv_out", silu(at.p.each(run)).reshape(x.shape))
+    convolved = at.tap("ple_conv_out", at.ops.activation(at.p.each(run), "silu").reshape(x.shape))
     return x + (gated + convolved)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ref_engine.blocks.site import Share, Site
-from ref_engine.reference.conv import causal_conv, centred_conv
+from ref_engine.reference.conv import centred_conv
 from ref_engine.reference.sums import F32
 from ref_engine.spec import ShortConvSpec
 
@@ -19,7 +19,7 @@ def short_conv(x: F32, s: ShortConvSpec, at: Site) -> F32:
     def run(share: Share) -> F32:
         if not s.causal:
             return centred_conv(bx[share.rows], weight)
-        y, before = causal_conv(bx[share.rows], share.cache.state(at.index, "conv"), weight)
+        y, before = at.ops.causal_conv(bx[share.rows], share.cache.state(at.index, "conv"), weight)
         share.cache.set_state(at.index, "conv", before)
         return y
 

@@ -21,12 +21,8 @@ from ref_engine.spec import Pairing
 
 _THREADS = 128
 _NARROW = 1024  # rows up to this width have a warp each, wider ones a block of eight
-_KINDS = {
-    name: number
-    for number, name in enumerate(
-        ("silu", "gelu", "relu", "relu_sqr", "swiglu_oai", "swiglu_clamp", "swiglu_limit", "situ", "soft_cap")
-    )
-}
+_NAMES = "silu gelu relu relu_sqr swiglu_oai swiglu_clamp swiglu_limit situ soft_cap sigmoid"
+_KINDS = {name: number for number, name in enumerate(_NAMES.split())}
 _CONSTANTS = {"swiglu_oai": 2, "swiglu_clamp": 1, "swiglu_limit": 1, "situ": 2}
 
 

@@ -22,7 +22,7 @@ from ref_engine.gpu.products import Products, values
 from ref_engine.gpu.routing import route
 from ref_engine.ops import Ops
 from ref_engine.place import Place, is_expert, to_host
-from ref_engine.reference import embed
+from ref_engine.reference import conv, delta, embed, ssm
 from ref_engine.reference.linear import Activations
 from ref_engine.reference.moe import Experts, Ids, Tap
 from ref_engine.reference.sums import F32
@@ -54,6 +54,9 @@ def cupy_ops(activations: Activations, experts: Ops | None = None) -> Ops:
         route=route,
         count_experts=count_experts,
         moe_ffn=partial(moe_ffn, products, glu=layers.glu),
+        causal_conv=conv.causal_conv,
+        gated_delta_rule=delta.gated_delta_rule,
+        ssm_scan=ssm.ssm_scan,
         by_head=products.by_head,
         recorder=Recorder(cupy),
         place=here,

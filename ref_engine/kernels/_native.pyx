@@ -27,6 +27,7 @@ GLU_KINDS = ("silu", "gelu", "relu", "relu_sqr", "swiglu_oai", "swiglu_clamp", "
 GATES = ("softmax", "sigmoid", "softmax_weight")
 CHOICES = ("gate", "logits", "sigmoid")
 ACTIVATION_KINDS = GLU_KINDS[:4]  # that need no gate
+ALONE_KINDS = (*ACTIVATION_KINDS, "sigmoid")
 cdef tuple _GLU_CONSTANTS = (0, 0, 0, 0, 2, 1, 1, 2)
 ISAS = ("baseline", "avx2", "avx512", "avx512_vnni", "neon")
 cdef tuple _PLAIN_BYTES = (4, 2, 2)
@@ -500,4 +501,5 @@ HAS_OPENMP = bool(REF_ENGINE_OPENMP)
 
 include "halves.pxi"
 include "layers.pxi"
+include "recurrent.pxi"
 include "ceilings.pxi"

@@ -23,6 +23,30 @@ cdef extern from "table.h" nogil:
         float *out
         float *scratch
 
+    ctypedef struct delta_args:
+        const float *q
+        const float *k
+        const float *v
+        const float *decay
+        const float *beta
+        ptrdiff_t T, H, Hd, Vd, W
+        const float *before
+        float *after
+        float *out
+        float *scratch
+
+    ctypedef struct scan_args:
+        const float *x
+        const float *dt
+        const float *a
+        const float *b
+        const float *c
+        ptrdiff_t T, H, P, N, G, W
+        const float *before
+        float *after
+        float *out
+        float *scratch
+
     ctypedef struct expert_map:
         int kind
         ptrdiff_t rows, columns
@@ -114,6 +138,9 @@ cdef extern from "table.h" nogil:
         size_t (*attend_scratch)(const attend_args *, int) noexcept nogil
         void (*attend)(const attend_args *, int) noexcept nogil
         void (*glu)(int, const float *, const float *, const float *, ptrdiff_t, float *, int) noexcept nogil
+        void (*activate)(int, const float *, ptrdiff_t, float *, int) noexcept nogil
+        void (*conv)(const float *, const float *, const float *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, float *,
+                     int) noexcept nogil
         void (*soft_cap)(const float *, ptrdiff_t, float, float, float *, int) noexcept nogil
         size_t (*route_scratch)(const route_args *) noexcept nogil
         void (*route)(const route_args *, int) noexcept nogil
@@ -123,6 +150,10 @@ cdef extern from "table.h" nogil:
         size_t (*ffn_half)(const ffn_half_args *, int) noexcept nogil
         size_t (*moe_half_route)(const moe_half_args *, int) noexcept nogil
         void (*moe_half_give)(const moe_half_args *, int) noexcept nogil
+        size_t (*delta_scratch)(const delta_args *, int) noexcept nogil
+        void (*delta)(const delta_args *, int) noexcept nogil
+        size_t (*scan_scratch)(const scan_args *, int) noexcept nogil
+        void (*scan)(const scan_args *, int) noexcept nogil
         int32_t (*dots_alone)(ptrdiff_t) noexcept nogil
         int32_t (*read_alone)(const uint8_t *, ptrdiff_t) noexcept nogil
 

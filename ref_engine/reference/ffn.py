@@ -9,7 +9,9 @@ import numpy as np
 from ref_engine.reference.elementary import exp, gelu, relu, relu_sqr, sigmoid, silu, tanh
 from ref_engine.reference.sums import F32
 
-ACTIVATIONS: dict[str, Callable[[F32], F32]] = {"silu": silu, "gelu": gelu, "relu": relu, "relu_sqr": relu_sqr}
+ACTIVATIONS: dict[str, Callable[[F32], F32]] = {
+    "silu": silu, "gelu": gelu, "relu": relu, "relu_sqr": relu_sqr, "sigmoid": sigmoid,
+}  # fmt: skip
 
 
 def clip(x: F32, limit: float) -> F32:

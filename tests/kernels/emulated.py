@@ -158,6 +158,32 @@ class Table:
         self.call("moe", ints, floats, arrays, [out], n_threads)
 
 
+def activate(table: Table, name: str, x: F32, y: F32, n_threads: int) -> None:
+    """As native.activate."""
+    table.call("activate", [native.ALONE_KINDS.index(name), x.size], (), [x], [y], n_threads)
+
+
+def causal_conv(table: Table, x: F32, before: F32, weight: F32, step: int, y: F32, n_threads: int) -> None:
+    """As native.causal_conv."""
+    table.call("conv", [*x.shape, len(weight), step], (), [x, before, weight], [y], n_threads)
+
+
+def gated_delta_rule(
+    table: Table, q: F32, k: F32, v: F32, decay: F32, beta: F32, before: F32, after: F32, out: F32, n_threads: int
+) -> None:
+    """As native.gated_delta_rule."""
+    ints = [*q.shape, v.shape[2], decay.shape[2]]
+    table.call("delta", ints, (), [q, k, v, decay, beta, before], [after, out], n_threads)
+
+
+def ssm_scan(
+    table: Table, x: F32, dt: F32, decay: F32, b: F32, c: F32, before: F32, after: F32, out: F32, n_threads: int
+) -> None:
+    """As native.ssm_scan."""
+    ints = [*x.shape, b.shape[2], b.shape[1], decay.shape[1]]
+    table.call("scan", ints, (), [x, dt, decay, b, c, before], [after, out], n_threads)
+
+
 class Stack:
     """As native.Stack."""
 

@@ -36,11 +36,19 @@ from test_kernels_layers import (  # noqa: F401
 from test_kernels_linear import test_drawn_shapes, test_extreme_values, test_largest_integers  # noqa: F401
 from test_kernels_moe import CASES, Drawn, _draw
 from test_kernels_moe import test_drawn_shapes as test_experts
+from test_kernels_recurrent import (  # noqa: F401
+    test_activation,
+    test_causal_conv,
+    test_gated_delta_rule,
+    test_parts_of_a_sequence,
+    test_ssm_scan,
+    test_what_is_not_finite,
+)
 from test_kernels_route import test_groups, test_logits_that_are_not_finite, test_route  # noqa: F401
 
 from ref_engine import compat
 from ref_engine.compat import native
-from ref_engine.kernels import halves, moe
+from ref_engine.kernels import halves, moe, recurrent
 from ref_engine.weights import Weight
 
 GCC, QEMU = "aarch64-linux-gnu-gcc", "qemu-aarch64"
@@ -89,10 +97,15 @@ def emulator(request: pytest.FixtureRequest, driver: list[str]) -> Iterator[Emul
 
 @pytest.fixture
 def kernels(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> EmulatedKernels:
-    names = {name: getattr(emulated, name) for name in ("Stack", "Map", "FfnHalf", "AttentionHalf")}
+    classes, functions = (
+        ("Stack", "Map", "FfnHalf", "AttentionHalf"),
+        ("activate", "causal_conv", "gated_delta_rule", "ssm_scan"),
+    )
+    names = {name: getattr(emulated, name) for name in classes + functions}
     there = SimpleNamespace(**{**vars(native), **names})
     monkeypatch.setattr(halves, "native", there)
     monkeypatch.setattr(moe, "native", there)
+    monkeypatch.setattr(recurrent, "native", there)
     return EmulatedKernels(Table(emulator), 2)  # type: ignore[arg-type]
 
 

@@ -28,13 +28,14 @@ __device__ __forceinline__ float within(float x, float limit) { return x < -limi
 __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 __device__ __forceinline__ float silu(float x) { return x / (1.0f + expf(-x)); }
 
-enum { SILU, GELU, RELU, RELU_SQR, SWIGLU_OAI, SWIGLU_CLAMP, SWIGLU_LIMIT, SITU, SOFT_CAP };
+enum { SILU, GELU, RELU, RELU_SQR, SWIGLU_OAI, SWIGLU_CLAMP, SWIGLU_LIMIT, SITU, SOFT_CAP, SIGMOID };
 
 __device__ __forceinline__ float activated(float x, int kind) {
     switch (kind) {
         case SILU: return silu(x);
         case GELU: return 0.5f * x * (1.0f + tanhf(0.79788456080286535588f * x * (1.0f + 0.044715f * x * x)));
         case RELU: return x < 0 ? 0.0f : x + 0.0f;
+        case SIGMOID: return sigmoid(x);
         default: return x < 0 ? 0.0f : x * x;
     }
 }

@@ -125,6 +125,54 @@ static void glu(int kind, const float *constants, const float *gate, const float
     }
 }
 
+/* Up to n vectors of `count` numbers. */
+OP void activate_part(int kind, int n, const float *x, ptrdiff_t count, float *y)
+{
+    vf v[TOGETHER];
+    UNROLL for (int i = 0; i < n; i++) v[i] = count == 16 * n ? vf_load(x + 16 * i) : load_some(P_F32, (const uint8_t *)x, count);
+    if (kind == ACT_SIGMOID)
+        sigmoids(n, v);
+    else
+        activations(kind, n, v);
+    UNROLL for (int i = 0; i < n; i++) store_rows(y + 16 * i, v[i], count == 16 * n ? 16 : (int)count);
+}
+static void activate(int kind, const float *x, ptrdiff_t n, float *y, int threads)
+{
+    (void)threads;
+#pragma omp parallel for num_threads(threads) schedule(static) if (n >= WORTH_THREADS)
+    for (ptrdiff_t i = 0; i < n; i += 16 * TOGETHER) {
+        if (n - i >= 16 * TOGETHER && kind == GLU_SILU)
+            activate_part(GLU_SILU, TOGETHER, x + i, 16 * TOGETHER, y + i);
+        else if (n - i >= 16 * TOGETHER)
+            activate_part(kind, TOGETHER, x + i, 16 * TOGETHER, y + i);
+        else
+            for (ptrdiff_t j = i; j < n; j += 16)
+                activate_part(kind, 1, x + j, n - j < 16 ? n - j : 16, y + j);
+    }
+}
+
+/* Token by token, the earliest of its inputs first. */
+static void conv(const float *x, const float *before, const float *weight, ptrdiff_t T, ptrdiff_t C, ptrdiff_t W,
+                 ptrdiff_t step, float *y, int threads)
+{
+    const ptrdiff_t earlier = (W - 1) * step;
+    (void)threads;
+#pragma omp parallel for num_threads(threads) schedule(static) if (T * C >= WORTH_THREADS)
+    for (ptrdiff_t t = 0; t < T; t++)
+        for (ptrdiff_t c = 0; c < C; c += 16) {
+            const int here = C - c < 16 ? (int)(C - c) : 16;
+            vf sum = vf_set1(0);
+            for (ptrdiff_t w = 0; w < W; w++) {
+                const ptrdiff_t row = t + w * step;
+                const float *from = (row < earlier ? before + row * C : x + (row - earlier) * C) + c, *by = weight + w * C + c;
+                const vf a = here == 16 ? vf_load(from) : load_some(P_F32, (const uint8_t *)from, here);
+                const vf b = here == 16 ? vf_load(by) : load_some(P_F32, (const uint8_t *)by, here);
+                sum = vf_add(sum, vf_mul(a, b));
+            }
+            store_rows(y + t * C + c, sum, here);
+        }
+}
+
 static void soft_cap(const float *x, ptrdiff_t n, float inverse_cap, float cap, float *y, int threads)
 {
     (void)threads;

@@ -24,6 +24,7 @@ static inline ptrdiff_t cached_bytes(int kind, ptrdiff_t n) /* of n numbers; blo
 }
 /* Activations, then gated units with constants of their own. */
 enum { GLU_SILU, GLU_GELU, GLU_RELU, GLU_RELU_SQR, GLU_SWIGLU_OAI, GLU_SWIGLU_CLAMP, GLU_SWIGLU_LIMIT, GLU_SITU };
+enum { ACT_SIGMOID = GLU_RELU_SQR + 1 }; /* an activation that gates nothing here */
 
 /* Rounded activations: bytes for one token's block. Tokens come in tiles; see activations.h. */
 #define X32_WORDS 5   /* d, s, and -8, -16, -128 times the sum of the integers */
@@ -45,6 +46,24 @@ typedef struct {
     float *out;              /* (T, H, Vd) */
     float *scratch;          /* attend_scratch() floats */
 } attend_args;
+
+/* See reference/delta.py; W: 1 or Hd. */
+typedef struct {
+    const float *q, *k, *v, *decay, *beta; /* (T, H, Hd), (T, H, Hd), (T, H, Vd), (T, H, W), (T, H) */
+    ptrdiff_t T, H, Hd, Vd, W;
+    const float *before; /* (Hd, H, Vd) */
+    float *after, *out;  /* (Hd, H, Vd), (T, H, Vd) */
+    float *scratch;      /* delta_scratch() floats */
+} delta_args;
+
+/* See reference/ssm.py; W: 1 or N. Sixteen columns of (H, P) that follow each other belong to one group. */
+typedef struct {
+    const float *x, *dt, *a, *b, *c; /* (T, H, P), (T, H), (H, W), (T, G, N), (T, G, N) */
+    ptrdiff_t T, H, P, N, G, W;
+    const float *before; /* (N, H, P) */
+    float *after, *out;  /* (N, H, P), (T, H, P) */
+    float *scratch;      /* scan_scratch() floats */
+} scan_args;
 
 /* A matrix (rows, columns) of one kind for each of E experts. */
 typedef struct {
@@ -158,6 +177,11 @@ typedef struct {
     void (*attend)(const attend_args *a, int threads);
     void (*glu)(int kind, const float *constants, const float *gate, const float *up, ptrdiff_t n, float *y,
                 int threads);
+    /* an activation: GLU_SILU .. ACT_SIGMOID */
+    void (*activate)(int kind, const float *x, ptrdiff_t n, float *y, int threads);
+    /* x (T, C), before ((W - 1) step, C), weight (W, C) -> y (T, C), as reference causal_conv */
+    void (*conv)(const float *x, const float *before, const float *weight, ptrdiff_t T, ptrdiff_t C, ptrdiff_t W,
+                 ptrdiff_t step, float *y, int threads);
     void (*soft_cap)(const float *x, ptrdiff_t n, float inverse_cap, float cap, float *y, int threads);
     size_t (*route_scratch)(const route_args *a);
     void (*route)(const route_args *a, int threads);
@@ -167,6 +191,10 @@ typedef struct {
     size_t (*ffn_half)(const ffn_half_args *a, int threads);
     size_t (*moe_half_route)(const moe_half_args *a, int threads); /* the scratch of both */
     void (*moe_half_give)(const moe_half_args *a, int threads);
+    size_t (*delta_scratch)(const delta_args *a, int threads);
+    void (*delta)(const delta_args *a, int threads);
+    size_t (*scan_scratch)(const scan_args *a, int threads);
+    void (*scan)(const scan_args *a, int threads);
     /* the machine's ceilings: n times 8 dots of 64 products on registers alone; n bytes (of 256) read once */
     int32_t (*dots_alone)(ptrdiff_t n);
     int32_t (*read_alone)(const uint8_t *p, ptrdiff_t n);

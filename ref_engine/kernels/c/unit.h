@@ -36,6 +36,7 @@
 #include "cached.h"
 #include "scores.h"
 #include "attention.h"
+#include "recurrent.h"
 #include "route.h"
 #include "moe.h"
 
@@ -44,6 +45,7 @@
 
 const kernel_table REF_ENGINE_UNIT = {
     REF_ENGINE_NAME, quantize32, quantizek, linear, round_plain, plain,
-    rms_norm,        rope,       attend_scratch, attend, glu, soft_cap, route_scratch, route, moe_scratch, moe,
-    attention_half,  ffn_half,  moe_half_route, moe_half_give, dots_alone, read_alone,
+    rms_norm,        rope,       attend_scratch, attend, glu, activate, conv, soft_cap, route_scratch, route, moe_scratch, moe,
+    attention_half,  ffn_half,  moe_half_route, moe_half_give, delta_scratch, delta, scan_scratch, scan,
+    dots_alone, read_alone,
 };

@@ -132,6 +132,46 @@ static void glu(const kernel_table *t)
     put(y, r.sizes[0]);
 }
 
+/* ints: kind, n. arrays: x */
+static void activate(const kernel_table *t)
+{
+    float *y = result(r.ints[1] * 4);
+    t->activate((int)r.ints[0], floats(0), r.ints[1], y, r.threads);
+    put(y, r.ints[1] * 4);
+}
+
+/* ints: T, C, W, step. arrays: x, before, weight */
+static void conv(const kernel_table *t)
+{
+    float *y = result(r.sizes[0]);
+    t->conv(floats(0), floats(1), floats(2), r.ints[0], r.ints[1], r.ints[2], r.ints[3], y, r.threads);
+    put(y, r.sizes[0]);
+}
+
+/* ints: T, H, Hd, Vd, W. arrays: q, k, v, decay, beta, before. Results: after, out */
+static void delta(const kernel_table *t)
+{
+    delta_args a = {.q = floats(0), .k = floats(1), .v = floats(2), .decay = floats(3), .beta = floats(4),
+                    .T = r.ints[0], .H = r.ints[1], .Hd = r.ints[2], .Vd = r.ints[3], .W = r.ints[4],
+                    .before = floats(5), .after = result(r.sizes[5]), .out = result(r.sizes[2])};
+    a.scratch = aligned(t->delta_scratch(&a, r.threads) * 4);
+    t->delta(&a, r.threads);
+    put(a.after, r.sizes[5]);
+    put(a.out, r.sizes[2]);
+}
+
+/* ints: T, H, P, N, G, W. arrays: x, dt, a, b, c, before. Results: after, out */
+static void scan(const kernel_table *t)
+{
+    scan_args a = {.x = floats(0), .dt = floats(1), .a = floats(2), .b = floats(3), .c = floats(4),
+                   .T = r.ints[0], .H = r.ints[1], .P = r.ints[2], .N = r.ints[3], .G = r.ints[4], .W = r.ints[5],
+                   .before = floats(5), .after = result(r.sizes[5]), .out = result(r.sizes[0])};
+    a.scratch = aligned(t->scan_scratch(&a, r.threads) * 4);
+    t->scan(&a, r.threads);
+    put(a.after, r.sizes[5]);
+    put(a.out, r.sizes[0]);
+}
+
 /* ints: n. floats: inverse_cap, cap. arrays: x */
 static void soft_cap(const kernel_table *t)
 {
@@ -239,7 +279,8 @@ static const struct {
     const char *name;
     void (*run)(const kernel_table *);
 } CALLS[] = {{"linear", linear}, {"plain", plain}, {"rms_norm", rms_norm}, {"rope", rope}, {"attend", attend},
-             {"glu", glu}, {"soft_cap", soft_cap}, {"route", route}, {"moe", moe},
+             {"glu", glu}, {"soft_cap", soft_cap}, {"activate", activate}, {"conv", conv}, {"delta", delta},
+             {"scan", scan}, {"route", route}, {"moe", moe},
              {"ffn_half", ffn_half}, {"attention_half", attention_half}, {"ceilings", ceilings}};
 
 int main(void)
