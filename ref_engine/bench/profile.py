@@ -15,6 +15,7 @@ from ref_engine.kernels.dispatch import table
 from ref_engine.model import Model
 from ref_engine.ops import Ops
 from ref_engine.place import Place, to_host
+from ref_engine.quant.rows import width
 from ref_engine.reference.moe import Experts
 from ref_engine.spec import FfnSpec, LayerSpec
 from ref_engine.weights import LayerTensors, Weight
@@ -130,7 +131,7 @@ def _work(name: str, args: tuple[Any, ...]) -> tuple[int, int]:
         return _products([stack], len(x))
     if name == "attend":
         q, k, v, positions = args[:4]
-        return 0, int((positions + 1).sum()) * q.shape[1] * (k.shape[-1] + v.shape[-1])
+        return 0, int((positions + 1).sum()) * q.shape[1] * (width(k) + width(v))
     if name == "attention_half":
         return _attention_half(*args)
     if name == "ffn_half":
@@ -153,7 +154,7 @@ def _attention_half(
     nbytes, macs = _products((tensors[f"attn_{n}.weight"] for n in ("q", "k", "v", "output")), len(x))
     for positions, keys, values in sequences:
         heads = layer.mixer.n_head  # type: ignore[union-attr]
-        macs += int((positions + 1).sum()) * heads * (keys.shape[-1] + values.shape[-1])
+        macs += int((positions + 1).sum()) * heads * (width(keys) + width(values))
         nbytes += keys.nbytes + values.nbytes
     return nbytes, macs
 

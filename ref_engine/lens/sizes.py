@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ref_engine.lens.selection import Selection
 from ref_engine.ops import Ops
 from ref_engine.place import HOST
+from ref_engine.quant.rows import width
 from ref_engine.reference import moe
 from ref_engine.reference.attention import Tap
 from ref_engine.reference.linear import Map
@@ -134,8 +135,8 @@ def attend(q: F32, k: NDArray[Any], v: NDArray[Any], positions: NDArray[np.int64
     if tap is not None:
         tap("kq", zeros(q.shape[1], q.shape[0], k.shape[0]))
         tap("kq_soft_max", zeros(q.shape[1], q.shape[0], k.shape[0]))
-        tap("kqv", zeros(q.shape[1], q.shape[0], v.shape[-1]))
-    return zeros(q.shape[0], q.shape[1] * v.shape[-1])
+        tap("kqv", zeros(q.shape[1], q.shape[0], width(v)))
+    return zeros(q.shape[0], q.shape[1] * width(v))
 
 
 class _Shapes:

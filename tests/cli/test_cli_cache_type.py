@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from commands import Invoke
 
@@ -45,3 +46,20 @@ def test_serve_takes_ollamas_variable(invoke: Invoke, monkeypatch: pytest.Monkey
     result = invoke("serve", "--port", "0")
     assert result.exit_code == 2 and len(result.stderr.strip().splitlines()) == 1
     assert "OLLAMA_KV_CACHE_TYPE is 'q4_0', expected f32, f16, q8_0 or nothing" in result.stderr
+
+
+def test_a_trace_and_a_profile_count_numbers_not_blocks(invoke: Invoke, zoo_model: Build, tmp_path: Path) -> None:
+    path = str(zoo_model("llama-dense", SPECS))
+    shapes, macs = [], []
+    for type in ("f16", "q8_0"):
+        out = tmp_path / f"{type}.npz"
+        result = invoke("trace", path, "--tokens", "1,2,3", "-o", str(out), "--cache-type", type, "-q")
+        assert result.exit_code == 0, result.stderr
+        with np.load(out) as data:
+            shapes.append({name: data[name].shape for name in data.files})
+        found = invoke("bench", path, "prefill=4", "--profile", "--json", "--cache-type", type)
+        assert found.exit_code == 0, found.stderr
+        (done,) = json.loads(found.stdout)["passes"]
+        macs.append({o["name"]: o["macs"] for o in done["operations"]})
+    assert shapes[0] == shapes[1] and any(name.startswith("kqv-") for name in shapes[0])
+    assert macs[0] == macs[1] and sum(macs[0].values()) > 0
