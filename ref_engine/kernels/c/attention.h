@@ -179,7 +179,7 @@ OP void attend_rows(const attend_args *a, int kind, int exact, const attend_keys
     const int blocks = kind == C_Q8_0 && !keys->turned, numbers = kind == C_Q8_0 ? C_F32 : kind;
     const ptrdiff_t together = !blocks && a->Vd < VALUES / 16 ? VALUES / a->Vd : 16;
     if (kind == C_Q8_0)
-        products_blocks(a, keys, row, n, SCORES_OF_ROW(a));
+        products_blocks(a, keys, row, n, row_floats(a));
     else if (keys->turned)
         products_turned(a, exact, keys, row, n);
     else
@@ -286,7 +286,7 @@ static void attend_some(const attend_args *a, const float *turned, const float *
 {
     const ptrdiff_t group = a->H / a->K, k_head = cached_bytes(a->kind, a->Hd);
     attend_keys keys = {(const uint8_t *)a->k + h * k_head, (const uint8_t *)a->v + h * a->v_head, NULL, a->K * k_head,
-                        a->v_key, 0, own + rows_in_hand(a) * (SCORES_OF_ROW(a) + query_floats(a)),
+                        a->v_key, 0, own + rows_in_hand(a) * (row_floats(a) + rounded_floats(a)),
                         a->T == 1 && h == 0};
     if (turned) {
         keys.turned = turned + h * PADDED_KEYS(a) / 16 * turned_floats(a);
@@ -295,8 +295,10 @@ static void attend_some(const attend_args *a, const float *turned, const float *
     attend_row row[MOST_ROWS];
     for (int i = 0; i < n; i++) {
         const ptrdiff_t t = (first + i) / group, head = h * group + (first + i) % group;
-        row[i].p = own + i * SCORES_OF_ROW(a);
-        row[i].q = own + rows_in_hand(a) * SCORES_OF_ROW(a) + i * query_floats(a);
+        row[i].q = own + i * row_floats(a);
+        row[i].p = row[i].q + a->Hd;
+        if (a->kind == C_Q8_0)
+            row[i].q = own + rows_in_hand(a) * row_floats(a) + i * rounded_floats(a);
         row[i].out = a->out + (t * a->H + head) * a->Vd;
         if (a->kind == C_F16)
             as_half(a->q + (t * a->H + head) * a->Hd, a->Hd, row[i].q);

@@ -46,8 +46,11 @@ OP ptrdiff_t rows_in_hand(const attend_args *a)
     return rows < QUERIES ? QUERIES : rows > MOST_ROWS ? MOST_ROWS : rows;
 }
 
-/* Floats of a query: itself, or in blocks rounded. */
-OP ptrdiff_t query_floats(const attend_args *a) { return a->kind == C_Q8_0 ? a->Hd / 32 * (X32_BYTES / 4) : a->Hd; }
+/* Floats from a query's scores to the next one's: itself lies between, unless it is rounded to blocks. */
+OP ptrdiff_t row_floats(const attend_args *a) { return SCORES_OF_ROW(a) + a->Hd; }
+
+/* Floats of a query in blocks. */
+OP ptrdiff_t rounded_floats(const attend_args *a) { return a->kind == C_Q8_0 ? a->Hd / 32 * (X32_BYTES / 4) : 0; }
 
 /* Floats of sixteen keys of a head, turned. */
 OP ptrdiff_t turned_floats(const attend_args *a) { return a->kind == C_Q8_0 ? a->Hd / 32 * (WIDE_M / 4) : 16 * a->Hd; }
@@ -56,7 +59,7 @@ OP ptrdiff_t turned_floats(const attend_args *a) { return a->kind == C_Q8_0 ? a-
 OP ptrdiff_t own_floats(const attend_args *a)
 {
     const ptrdiff_t keys = turned_floats(a), values = 16 * a->Vd;
-    return rows_in_hand(a) * (SCORES_OF_ROW(a) + query_floats(a)) + (keys > values ? keys : values);
+    return rows_in_hand(a) * (row_floats(a) + rounded_floats(a)) + (keys > values ? keys : values);
 }
 
 OP int clip16(ptrdiff_t n) { return n < 0 ? 0 : n > 16 ? 16 : (int)n; }
